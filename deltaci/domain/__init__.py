@@ -1,0 +1,1 @@
+"""Decisions: pure functions and frozen structs. No I/O, no clock, no randomness, no logging."""

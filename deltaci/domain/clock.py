@@ -1,0 +1,19 @@
+"""Time and randomness as arguments: the two ports through which everything impure about ids and instants comes in."""
+
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Wall time that never jumps while the process lives: anchored once, advanced by the monotonic clock."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the Unix epoch, UTC."""
+        ...
+
+
+class Entropy(Protocol):
+    """Where random bits come from: the operating system in production, a seeded generator in simulation."""
+
+    def token_bytes(self, count: int) -> bytes:
+        """`count` random bytes."""
+        ...

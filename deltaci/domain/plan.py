@@ -1,0 +1,128 @@
+"""The plan of a run: the chosen jobs with their reasons, as plain frozen structs.
+
+Rule 1: a plan is data; equal inputs give equal plans, byte for byte, and `digest` names it.
+Rule 2: every job and every skip carries the reasons for which it is there.
+"""
+
+import hashlib
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+PLAN_VERSION: Final = 1
+
+Policy: TypeAlias = Literal["required", "allow_failure"]
+Source: TypeAlias = Literal["configuration", "discovery"]
+
+JOBS_MAX: Final = 1_000
+MATRIX_MAX: Final = 256
+
+
+class _Frozen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Immutable; unknown fields fail on decoding."""
+
+
+class Step(_Frozen, frozen=True, kw_only=True):
+    """One shell script of a job; `workdir` is relative to the root of the repository."""
+
+    name: str
+    run: str
+    env: dict[str, str] = {}
+    workdir: str = "."
+
+
+class Artifact(_Frozen, frozen=True, kw_only=True):
+    """Files expected after the job: globs relative to the root of the repository."""
+
+    name: str
+    paths: tuple[str, ...]
+
+
+class Cache(_Frozen, frozen=True, kw_only=True):
+    """Directories kept between jobs under a deterministic key."""
+
+    key: str
+    paths: tuple[str, ...]
+
+
+class Reason(_Frozen, frozen=True, kw_only=True):
+    """Why a job is in the plan, or is skipped: the rule that decided, the file it looked at, a sentence for people."""
+
+    rule: str
+    text: str
+    file: str | None = None
+
+
+class PlannedJob(_Frozen, frozen=True, kw_only=True):
+    """One job of a plan. `name` is unique in the plan; `needs` names other jobs of it.
+
+    `is_skipped` jobs are kept in the plan, so that their required checks report success with the reason.
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+    needs: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    timeout_ms: int = 3_600_000
+    retries: int = 0
+    policy: Policy = "required"
+    priority: int = 0
+    artifacts: tuple[Artifact, ...] = ()
+    caches: tuple[Cache, ...] = ()
+    matrix: dict[str, str] = {}
+    reasons: tuple[Reason, ...] = ()
+    is_skipped: bool = False
+
+
+class Plan(_Frozen, frozen=True, kw_only=True):
+    """The jobs of one run in topological order (needs first), and where they come from.
+
+    `base_sha` is None when the base is unknown (first push, force push): then everything runs.
+    """
+
+    commit_sha: str
+    base_sha: str | None
+    source: Source
+    jobs: tuple[PlannedJob, ...]
+    reasons: tuple[Reason, ...] = ()
+    changed_files_count: int | None = None
+    version: int = PLAN_VERSION
+
+
+_encoder: Final = msgspec.json.Encoder(order="deterministic")
+
+
+def digest(plan: Plan) -> str:
+    """SHA-256 of the plan's canonical JSON, hex: equal plans have equal digests on any machine."""
+    return hashlib.sha256(_encoder.encode(plan)).hexdigest()
+
+
+def first_cycle(needs: dict[str, tuple[str, ...]]) -> tuple[str, ...] | None:
+    """The first cycle among `needs` (job -> jobs it needs), as the path that closes on itself, or None."""
+    done: set[str] = set()
+    for start in needs:
+        path: list[str] = []
+        on_path: set[str] = set()
+        stack: list[tuple[str, int]] = [(start, 0)]
+        while stack:
+            name, index = stack.pop()
+            if index == 0:
+                if name in done:
+                    continue
+                if name in on_path:
+                    return (*path[path.index(name) :], name)
+                path.append(name)
+                on_path.add(name)
+            children = needs.get(name, ())
+            if index < len(children):
+                stack.append((name, index + 1))
+                child = children[index]
+                if child in on_path:
+                    return (*path[path.index(child) :], child)
+                stack.append((child, 0))
+            else:
+                done.add(name)
+                on_path.discard(name)
+                path.pop()
+    return None

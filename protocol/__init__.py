@@ -1,0 +1,1 @@
+"""What crosses the wire between the control plane and a runner; it knows nothing of either side."""

@@ -1,0 +1,64 @@
+"""The attempt machine: one execution of one job, numbered from 1 without gaps.
+
+Rule 1: LEASED to UPLOADING if and only if a live lease exists.
+Rule 2: LOST is final for the attempt; whether there is a next one is the job's decision.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from deltaci.domain.lease import LIVE, Lease
+from deltaci.domain.machine import Move, moved
+from deltaci.domain.states import HELD, AttemptState, EndReason
+
+_STARTED: Final = frozenset({AttemptState.STARTING, AttemptState.RUNNING, AttemptState.UPLOADING})
+
+MOVES: Final[Mapping[str, Move[AttemptState]]] = {
+    "lease": Move(frozenset({AttemptState.QUEUED}), AttemptState.LEASED),
+    "acknowledge": Move(frozenset({AttemptState.LEASED}), AttemptState.STARTING),
+    "run": Move(frozenset({AttemptState.STARTING}), AttemptState.RUNNING),
+    "upload": Move(frozenset({AttemptState.STARTING, AttemptState.RUNNING}), AttemptState.UPLOADING),
+    "succeed": Move(_STARTED, AttemptState.SUCCEEDED),
+    "fail": Move(_STARTED, AttemptState.FAILED),
+    "time_out": Move(HELD, AttemptState.TIMED_OUT),
+    "cancel": Move(HELD | {AttemptState.QUEUED}, AttemptState.CANCELED),
+    "lose": Move(HELD, AttemptState.LOST),
+}
+
+END_MOVES: Final[Mapping[AttemptState, str]] = {
+    AttemptState.SUCCEEDED: "succeed",
+    AttemptState.FAILED: "fail",
+    AttemptState.TIMED_OUT: "time_out",
+    AttemptState.CANCELED: "cancel",
+    AttemptState.LOST: "lose",
+}
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An attempt as stored."""
+
+    number: int
+    state: AttemptState
+    queued_at_ms: int
+    not_before_ms: int = 0
+    lease: Lease | None = None
+    started_at_ms: int | None = None
+    ended_at_ms: int | None = None
+    end_reason: EndReason | None = None
+    exit_code: int | None = None
+    text: str = ""
+    result_digest: str = ""
+
+    def __post_init__(self) -> None:
+        is_held = self.state in HELD
+        if is_held != (self.lease is not None and self.lease.state in LIVE):
+            raise ValueError(f"attempt {self.number} is {self.state} with lease {self.lease}")
+        if self.state.is_final != (self.end_reason is not None):
+            raise ValueError(f"attempt {self.number} is {self.state} with end reason {self.end_reason}")
+
+
+def after(state: AttemptState, move: str) -> AttemptState:
+    """The state after `move`; raises `IllegalMove`."""
+    return moved(MOVES, state, move)

@@ -1,0 +1,49 @@
+"""What is owed to the world once a state is stored. Delivered at least once, under a key the receiver can deduplicate.
+
+Rule: owing the same key again before it was delivered is one debt: receivers read the committed state, not the effect.
+"""
+
+from typing import TypeAlias
+
+import msgspec
+
+
+class _Effect(msgspec.Struct, frozen=True, tag_field="kind", tag=True):
+    pass
+
+
+class PlanRun(_Effect, frozen=True):
+    """Make a plan for the run and tell it."""
+
+    run_id: str
+
+    @property
+    def key(self) -> str:
+        """Unique among all debts."""
+        return f"plan:{self.run_id}"
+
+
+class AnalyzeAttempt(_Effect, frozen=True):
+    """Explain why the attempt failed."""
+
+    job_id: str
+    attempt: int
+
+    @property
+    def key(self) -> str:
+        """Unique among all debts."""
+        return f"analyze:{self.job_id}:{self.attempt}"
+
+
+class ReportRun(_Effect, frozen=True):
+    """Bring the forge to what is committed for the run and its jobs."""
+
+    run_id: str
+
+    @property
+    def key(self) -> str:
+        """Unique among all debts."""
+        return f"report:{self.run_id}"
+
+
+Effect: TypeAlias = PlanRun | AnalyzeAttempt | ReportRun

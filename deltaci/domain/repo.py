@@ -1,0 +1,69 @@
+"""A repository as the control plane knows it, and what its triggers become.
+
+Rule 1: the run key decides what is the same; a delivery id or a digest seen before is answered, never acted on again.
+Rule 2: a key whose last run was superseded may run again: its commit has become current once more.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from deltaci.domain.events import RunKey, Trigger
+from deltaci.domain.states import EndReason, RunState
+
+Forge = Literal["git", "github"]
+
+
+class Repo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A registered repository. `secret` and `api_token` never leave the process.
+
+    `report_to`: where the `git` forge writes results (a file path or an http(s) address), or the base address of the
+    GitHub API; empty: nowhere.
+    """
+
+    id: str
+    name: str
+    forge: Forge
+    clone_url: str
+    secret: str
+    created_at_ms: int
+    report_to: str = ""
+    api_token: str = ""
+    is_superseding: bool = True
+    running_max: int = 0
+    run_timeout_ms: int = 6 * 3_600_000
+
+
+class Latest(msgspec.Struct, frozen=True):
+    """What is stored of the newest run attempt under a key."""
+
+    run_id: str
+    attempt: int
+    state: RunState
+    end_reason: EndReason | None = None
+
+
+class StartRun(msgspec.Struct, frozen=True):
+    """Create this run attempt."""
+
+    attempt: int
+
+
+class SameRun(msgspec.Struct, frozen=True):
+    """It is this run already."""
+
+    run_id: str
+
+
+def run_key(repo_id: str, trigger: Trigger) -> RunKey:
+    """The deterministic key of the run that `trigger` asks for."""
+    return RunKey(repo_id, trigger.commit_sha, trigger.kind, trigger.pr_number)
+
+
+def admit(latest: Latest | None) -> StartRun | SameRun:
+    """What a trigger becomes whose content was never seen, given the newest run attempt under its key."""
+    if latest is None:
+        return StartRun(1)
+    if latest.end_reason is EndReason.SUPERSEDED or latest.state is RunState.CANCEL_REQUESTED:
+        return StartRun(latest.attempt + 1)
+    return SameRun(latest.run_id)

@@ -1,0 +1,33 @@
+"""What a new run attempt runs again: everything, or the jobs that did not succeed with all that depends on them."""
+
+import msgspec
+
+from deltaci.domain.plan import Plan, Reason
+from deltaci.domain.states import JobState
+
+CARRIED_OVER_RULE = "carried_over"
+
+
+def plan_again(plan: Plan, states: dict[str, JobState], *, failed_only: bool, earlier_attempt: int) -> Plan:
+    """The plan of the next run attempt.
+
+    Args:
+        plan: the plan of the earlier attempt, jobs in topological order.
+        states: final job states of the earlier attempt by job name.
+        failed_only: keep what succeeded or was skipped for a good reason; those jobs are carried over as skipped.
+    """
+    if not failed_only:
+        return plan
+    again: set[str] = set()
+    jobs = []
+    for job in plan.jobs:
+        is_good = states.get(job.name) is JobState.SUCCEEDED or job.is_skipped
+        if not is_good or any(need in again for need in job.needs):
+            again.add(job.name)
+            jobs.append(job)
+        elif job.is_skipped:
+            jobs.append(job)
+        else:
+            reason = Reason(rule=CARRIED_OVER_RULE, text=f"succeeded in run attempt {earlier_attempt}")
+            jobs.append(msgspec.structs.replace(job, is_skipped=True, reasons=(*job.reasons, reason)))
+    return msgspec.structs.replace(plan, jobs=tuple(jobs))

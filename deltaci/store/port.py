@@ -1,0 +1,395 @@
+"""The store port: everything durable goes through it.
+
+Rule 1: a commit is data, a sequence of writes, so that a backend may put many commits into one transaction. Each commit
+        is all or nothing and is answered by itself, after it is on disk.
+Rule 2: a write to an entity is conditional on its revision; one with a lost race fails alone with `RevisionConflict`.
+Rule 3: after any `StoreError` it is unknown what was stored: drop your state and load again.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Literal, Protocol, TypeAlias
+
+import msgspec
+
+from deltaci.domain.effects import Effect
+from deltaci.domain.events import Cause, JobEvent, RunEvent, RunKey
+from deltaci.domain.job import Job
+from deltaci.domain.plan import Plan, PlannedJob
+from deltaci.domain.repo import Latest, Repo
+from deltaci.domain.run import Run
+from deltaci.domain.states import RunState
+
+# ---- writes ------------------------------------------------------------------------------------------------------
+
+
+class _Write(msgspec.Struct, frozen=True, kw_only=True):
+    pass
+
+
+class SaveRun(_Write, frozen=True, kw_only=True):
+    """Store `run` and append `events`, numbered `expected_revision` + 1 and on. Revision 0 inserts the first one.
+
+    Raises `RevisionConflict` when another revision is stored, `DuplicateKey(table="run")` when the run's key and
+    attempt, or its id, exist already.
+    """
+
+    run: Run
+    expected_revision: int
+    events: tuple[RunEvent, ...]
+    cause: Cause
+
+
+class SaveJob(_Write, frozen=True, kw_only=True):
+    """Store `job` and append `events`, numbered `expected_revision` + 1 and on; raises `RevisionConflict`."""
+
+    job: Job
+    expected_revision: int
+    events: tuple[JobEvent, ...]
+    cause: Cause
+
+
+class AddJob(_Write, frozen=True, kw_only=True):
+    """Insert a new job (revision 1) with what a runner will be told to do, and the ids of the jobs it needs."""
+
+    job: Job
+    planned: PlannedJob
+    needs: tuple[str, ...]
+    events: tuple[JobEvent, ...]
+    cause: Cause
+
+
+class SavePlan(_Write, frozen=True, kw_only=True):
+    """Keep the plan of a run; written once."""
+
+    run_id: str
+    plan: Plan
+    digest: str
+
+
+class Owe(_Write, frozen=True, kw_only=True):
+    """Put an effect into the outbox; owing the same key again makes it due at once, with a new generation."""
+
+    effect: Effect
+    due_at_ms: int
+
+
+class Settle(_Write, frozen=True, kw_only=True):
+    """The effect was delivered: take it out, unless it was owed anew (its generation moved) in the meantime."""
+
+    key: str
+    generation: int
+
+
+class Postpone(_Write, frozen=True, kw_only=True):
+    """The delivery failed: try again at `due_at_ms`, unless it was owed anew in the meantime.
+
+    `is_refused`: it will never work; the row stays, visible, and is not tried again until it is owed anew.
+    """
+
+    key: str
+    generation: int
+    due_at_ms: int
+    error: str
+    is_refused: bool = False
+
+
+class Delivery(_Write, frozen=True, kw_only=True):
+    """A webhook's row in the ledger; kept for ever. Exactly one of `run_id` and `ignored` is set.
+
+    Raises `DuplicateKey(table="delivery")` when this repository has a row with this delivery id.
+    """
+
+    repo_id: str
+    delivery_id: str
+    body_sha256: str
+    received_at_ms: int
+    event: str
+    run_id: str | None = None
+    ignored: str | None = None
+    is_duplicate: bool = False
+
+
+class Reply(_Write, frozen=True, kw_only=True):
+    """The answer to an idempotent request: the same `key` gets the same answer for ever.
+
+    Raises `DuplicateKey(table="reply")` when the key exists.
+    """
+
+    key: str
+    request_sha256: str
+    http_status: int
+    body: bytes
+    at_ms: int
+
+
+class LogChunk(_Write, frozen=True, kw_only=True):
+    """Bytes of an attempt's log; raises `RevisionConflict` unless `offset` is the stored size and the log is open."""
+
+    job_id: str
+    attempt: int
+    offset: int
+    data: bytes
+    at_ms: int
+    is_final: bool = False
+    crc32: int | None = None
+
+
+class Audit(_Write, frozen=True, kw_only=True):
+    """Something that somebody caused and that is no state change: a refusal, a token made, a repository added."""
+
+    at_ms: int
+    cause: Cause
+    type: str
+    entity_id: str = ""
+    details: dict[str, str] = {}
+
+
+class SaveRepo(_Write, frozen=True, kw_only=True):
+    """Insert the repository; raises `DuplicateKey(table="repo")` when its id or name exists."""
+
+    repo: Repo
+
+
+class Token(_Write, frozen=True, kw_only=True):
+    """A bearer token, hashed. `scope` says what it may do."""
+
+    id: str
+    token_hash: str
+    scope: Literal["admin", "runner"]
+    label: str
+    created_at_ms: int
+
+
+class Runner(_Write, frozen=True, kw_only=True):
+    """A runner as it registered last; upserted. The pair of token and name is unique."""
+
+    id: str
+    token_id: str
+    name: str
+    labels: tuple[str, ...]
+    slots: int
+    version: str
+    platform: str
+    registered_at_ms: int
+
+
+class Explanation(_Write, frozen=True, kw_only=True):
+    """Why an attempt failed; upserted, one an attempt. `evidence` holds redacted log lines."""
+
+    job_id: str
+    attempt: int
+    category: str
+    confidence: float
+    summary: str
+    evidence: tuple[str, ...]
+    next_step: str
+    at_ms: int
+
+
+class Reported(_Write, frozen=True, kw_only=True):
+    """What the forge was last told about one check of a run; upserted. `check` is empty for the run itself."""
+
+    run_id: str
+    check: str
+    digest: str
+    at_ms: int
+
+
+class ArtifactStored(_Write, frozen=True, kw_only=True):
+    """An artifact whose bytes are on disk; raises `DuplicateKey(table="artifact")` when the name is taken."""
+
+    job_id: str
+    attempt: int
+    name: str
+    size_bytes: int
+    sha256: str
+    at_ms: int
+
+
+Write: TypeAlias = (
+    SaveRun
+    | SaveJob
+    | AddJob
+    | SavePlan
+    | Owe
+    | Settle
+    | Postpone
+    | Delivery
+    | Reply
+    | LogChunk
+    | Audit
+    | SaveRepo
+    | Token
+    | Runner
+    | Explanation
+    | Reported
+    | ArtifactStored
+)
+
+# ---- what reads answer -------------------------------------------------------------------------------------------
+
+
+class _Row(msgspec.Struct, frozen=True, kw_only=True):
+    pass
+
+
+class QueuedJob(_Row, frozen=True, kw_only=True):
+    """What dispatch needs to know of a queued job."""
+
+    job_id: str
+    repo_id: str
+    labels: tuple[str, ...]
+    priority: int
+    queued_at_ms: int
+    not_before_ms: int
+
+
+class Owed(_Row, frozen=True, kw_only=True):
+    """An outbox row."""
+
+    effect: Effect
+    generation: int
+    due_at_ms: int
+    tries: int
+    error: str = ""
+    is_refused: bool = False
+
+
+class JournalEntry(_Row, frozen=True, kw_only=True):
+    """A row of the journal: a state event (with `sequence`) or an audit record (without). `id` is the order of all.
+
+    `hash` is the SHA-256, hex, over the previous entry's hash and this row's fields.
+    """
+
+    id: int
+    entity_id: str
+    run_id: str
+    sequence: int | None
+    type: str
+    at_ms: int
+    cause: Cause
+    data: bytes
+    hash: str
+
+
+class RunSummary(_Row, frozen=True, kw_only=True):
+    """A run for lists."""
+
+    run: Run
+    repo_name: str
+
+
+class LogState(_Row, frozen=True, kw_only=True):
+    """How far an attempt's log is stored."""
+
+    size: int = 0
+    is_final: bool = False
+    crc32: int | None = None
+
+
+class Store(Protocol):
+    """Everything durable. All methods raise `StoreUnavailable` when the backend does not answer."""
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        """Apply all `writes` or none; return once they are on disk. Raises what each write's docstring says."""
+        ...
+
+    # entities: `None` when there is no such row
+    async def load_run(self, run_id: str) -> Run | None: ...
+    async def load_job(self, job_id: str) -> tuple[Job, PlannedJob] | None: ...
+    async def load_plan(self, run_id: str) -> Plan | None: ...
+    async def jobs_of_run(self, run_id: str) -> tuple[Job, ...]:
+        """All jobs of a run in the order of its plan."""
+        ...
+
+    async def latest_run(self, key: RunKey) -> Latest | None:
+        """The newest run attempt under `key`."""
+        ...
+
+    async def list_runs(
+        self, *, repo_id: str | None = None, state: RunState | None = None, before: str | None = None, limit: int = 50
+    ) -> tuple[RunSummary, ...]:
+        """Newest first; `before` is the id of the last run of the previous page."""
+        ...
+
+    # dispatch, timers, recovery
+    async def queued_jobs(self) -> tuple[QueuedJob, ...]:
+        """All queued jobs, in order of queueing."""
+        ...
+
+    async def running_counts(self) -> dict[str, int]:
+        """Held jobs (RUNNING or CANCEL_REQUESTED) by repository id."""
+        ...
+
+    async def due(self, now_ms: int, limit: int) -> tuple[str, ...]:
+        """Ids of runs and jobs whose deadline is at or before `now_ms`, the earliest first."""
+        ...
+
+    async def held_jobs(self) -> tuple[str, ...]:
+        """Ids of all jobs with a live lease."""
+        ...
+
+    async def runs_to_advance(self, limit: int) -> tuple[str, ...]:
+        """Live runs that missed a wake-up: all jobs final; a blocked job whose needs are all final; a job that moved
+        while the run is still QUEUED; CANCEL_REQUESTED with a job that is neither final nor CANCEL_REQUESTED."""
+        ...
+
+    async def superseded_runs(self, limit: int) -> tuple[tuple[str, str], ...]:
+        """(older, newer) for each run of a superseding repository that is live, has no cancel requested, and has a newer
+        run of the same non-empty trigger stream. Newer: created later (ids sort by time)."""
+        ...
+
+    async def live_runs_of_stream(self, repo_id: str, stream: str) -> tuple[str, ...]:
+        """Ids of the runs of a stream that have not ended, oldest first."""
+        ...
+
+    # deliveries and idempotent requests
+    async def delivery(self, repo_id: str, delivery_id: str) -> Delivery | None: ...
+    async def delivery_by_digest(self, repo_id: str, body_sha256: str) -> Delivery | None:
+        """The first delivery with this content that made or found a run."""
+        ...
+
+    async def reply(self, key: str) -> Reply | None: ...
+
+    # outbox
+    async def owed(self, now_ms: int, limit: int) -> tuple[Owed, ...]:
+        """Effects due at or before `now_ms` that are not refused, the earliest due first."""
+        ...
+
+    async def next_owed_at_ms(self) -> int | None:
+        """When the next effect that is not refused becomes due."""
+        ...
+
+    # journal
+    async def events_of_run(self, run_id: str, *, after_id: int = 0, limit: int = 1000) -> tuple[JournalEntry, ...]:
+        """State events and audit records of a run and its jobs, in order."""
+        ...
+
+    def journal(self) -> AsyncIterator[JournalEntry]:
+        """Every entry from the first on, read in pages."""
+        ...
+
+    # logs, artifacts, results
+    async def log_state(self, job_id: str, attempt: int) -> LogState: ...
+    async def read_log(self, job_id: str, attempt: int, *, offset: int, limit: int) -> bytes:
+        """At most `limit` bytes from `offset`; a negative offset counts from the end."""
+        ...
+
+    async def artifacts_of_run(self, run_id: str) -> tuple[ArtifactStored, ...]: ...
+    async def explanations_of_run(self, run_id: str) -> tuple[Explanation, ...]: ...
+    async def reported(self, run_id: str) -> dict[str, str]:
+        """Digest last reported by check."""
+        ...
+
+    # repositories, tokens, runners
+    async def repos(self) -> tuple[Repo, ...]: ...
+    async def load_repo(self, repo_id: str) -> Repo | None: ...
+    async def token(self, token_hash: str) -> Token | None: ...
+    async def runner(self, runner_id: str) -> Runner | None: ...
+    async def runner_by_name(self, token_id: str, name: str) -> Runner | None: ...
+    async def runners(self) -> tuple[Runner, ...]: ...
+
+    # measurements for metrics: counts by state
+    async def counts(self) -> dict[str, dict[str, int]]:
+        """Row counts by table and state: tables `run`, `job`, `outbox` (owed, refused) and `journal` (entries)."""
+        ...

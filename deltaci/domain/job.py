@@ -105,8 +105,11 @@ class _Command(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _FromHolder(_Command, frozen=True, kw_only=True):
+    """Fenced twice: by the token, and by the runner that it was granted to (a stolen token alone is worth nothing)."""
+
     attempt: int
     lease_hash: str
+    runner_id: str
 
 
 class Release(_Command, frozen=True, kw_only=True):
@@ -254,7 +257,8 @@ def expires_at_ms(job: Job, *, heard_at_ms: int) -> int | None:
     if current is None or current.lease is None or current.state not in HELD:
         return None
     if current.state is AttemptState.LEASED:
-        return current.lease.expires_at_ms
+        # The window starts anew with a restart: the acknowledgement may have knocked while nobody was at home.
+        return max(current.lease.expires_at_ms, heard_at_ms + current.lease.expires_at_ms - current.lease.granted_at_ms)
     return max(current.lease.expires_at_ms, heard_at_ms + current.lease.ttl_ms)
 
 
@@ -293,7 +297,7 @@ def _grant(job: Job, command: GrantLease, now_ms: int) -> Step[Job] | Refusal:
 
 def _from_holder(job: Job, command: AckLease | Heartbeat | Complete | CancelAck, now_ms: int) -> Step[Job] | Refusal:
     said = _attempt(job, command.attempt)
-    if said is None or said.lease is None or said.lease.token_hash != command.lease_hash:
+    if said is None or said.lease is None or not _is_holder(said.lease, command):
         return _refused(job, command, Why.STALE_LEASE, "stop: this lease is not the current one")
     if said.state.is_final:
         return _after_the_end(job, said, command)
@@ -310,6 +314,10 @@ def _from_holder(job: Job, command: AckLease | Heartbeat | Complete | CancelAck,
             return _canceled(job, said, now_ms, LeaseState.CANCELED)
         case _:
             assert_never(command)
+
+
+def _is_holder(lease: Lease, command: AckLease | Heartbeat | Complete | CancelAck) -> bool:
+    return lease.token_hash == command.lease_hash and lease.runner_id == command.runner_id
 
 
 def _after_the_end(

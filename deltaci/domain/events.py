@@ -107,6 +107,8 @@ RunEvent: TypeAlias = RunCreated | PlanningStarted | PlanAdopted | RunStarted | 
 
 
 class JobCreated(_Event, frozen=True, kw_only=True):
+    """`state` is BLOCKED, QUEUED or, with an `end_reason`, SKIPPED."""
+
     job_id: str
     run_id: str
     repo_id: str
@@ -116,7 +118,7 @@ class JobCreated(_Event, frozen=True, kw_only=True):
     priority: int
     retries: int
     timeout_ms: int
-    state: Literal[JobState.BLOCKED, JobState.QUEUED, JobState.SKIPPED]
+    state: JobState
     end_reason: EndReason | None = None
 
 
@@ -148,8 +150,10 @@ class LeaseRenewed(_Event, frozen=True, kw_only=True):
 
 
 class AttemptMoved(_Event, frozen=True, kw_only=True):
+    """`state` is RUNNING or UPLOADING."""
+
     attempt: int
-    state: Literal[AttemptState.RUNNING, AttemptState.UPLOADING]
+    state: AttemptState
 
 
 class JobCancelRequested(_Event, frozen=True, kw_only=True):

@@ -258,7 +258,7 @@ def expires_at_ms(job: Job, *, heard_at_ms: int) -> int | None:
         return None
     if current.state is AttemptState.LEASED:
         # The window starts anew with a restart: the acknowledgement may have knocked while nobody was at home.
-        return max(current.lease.expires_at_ms, heard_at_ms + current.lease.expires_at_ms - current.lease.granted_at_ms)
+        return max(current.lease.expires_at_ms, heard_at_ms + current.lease.ack_within_ms)
     return max(current.lease.expires_at_ms, heard_at_ms + current.lease.ttl_ms)
 
 
@@ -464,7 +464,8 @@ def _tick(job: Job, command: Tick, now_ms: int) -> Step[Job] | Refusal:
         by_ms = now_ms + command.cancel_within_ms
         return _stepped(job, (JobCancelRequested(at_ms=now_ms, reason=EndReason.JOB_TIMEOUT, by_ms=by_ms),))
     if expires is not None and expires > said.lease.expires_at_ms and said.lease.expires_at_ms <= now_ms:
-        # Heard in time, but the stored deadline has passed: store the later one, or this timer fires for ever.
+        # Heard in time, or restored since, but the stored deadline has passed: store the later one, or this timer
+        # fires for ever.
         return _stepped(job, (LeaseRenewed(at_ms=now_ms, attempt=said.number, expires_at_ms=expires),))
     return Step(job)
 
@@ -549,6 +550,7 @@ def _evolve_attempt(
             granted_at_ms=event.at_ms,
             expires_at_ms=event.ack_by_ms,
             ttl_ms=event.ttl_ms,
+            ack_within_ms=event.ack_by_ms - event.at_ms,
         )
         return replace(attempt, state=attempts.after(attempt.state, "lease"), lease=granted)
     if isinstance(event, AttemptEnded):

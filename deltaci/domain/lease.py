@@ -16,6 +16,7 @@ LIVE: Final = frozenset({LeaseState.GRANTED, LeaseState.ACTIVE})
 
 MOVES: Final[Mapping[str, Move[LeaseState]]] = {
     "acknowledge": Move(frozenset({LeaseState.GRANTED}), LeaseState.ACTIVE),
+    "extend": Move(frozenset({LeaseState.GRANTED}), LeaseState.GRANTED),
     "renew": Move(frozenset({LeaseState.ACTIVE}), LeaseState.ACTIVE),
     "complete": Move(frozenset({LeaseState.ACTIVE}), LeaseState.COMPLETED),
     "cancel": Move(LIVE, LeaseState.CANCELED),
@@ -32,7 +33,10 @@ END_MOVES: Final[Mapping[LeaseState, str]] = {
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """A lease as stored. `expires_at_ms` is the acknowledgement deadline while GRANTED, the TTL's end while ACTIVE."""
+    """A lease as stored. `expires_at_ms` is the acknowledgement deadline while GRANTED, the TTL's end while ACTIVE.
+
+    `ack_within_ms` is the length of the acknowledgement window, which starts anew with a restart.
+    """
 
     token_hash: str
     runner_id: str
@@ -40,6 +44,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     granted_at_ms: int
     expires_at_ms: int
     ttl_ms: int
+    ack_within_ms: int = 0
 
 
 def acknowledged(lease: Lease, *, expires_at_ms: int) -> Lease:
@@ -49,7 +54,8 @@ def acknowledged(lease: Lease, *, expires_at_ms: int) -> Lease:
 
 def renewed(lease: Lease, *, expires_at_ms: int) -> Lease:
     """The stored end moves; heartbeats in between live in memory."""
-    return msgspec.structs.replace(lease, state=moved(MOVES, lease.state, "renew"), expires_at_ms=expires_at_ms)
+    move = "renew" if lease.state is LeaseState.ACTIVE else "extend"
+    return msgspec.structs.replace(lease, state=moved(MOVES, lease.state, move), expires_at_ms=expires_at_ms)
 
 
 def ended(lease: Lease, state: LeaseState) -> Lease:

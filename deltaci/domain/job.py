@@ -176,8 +176,8 @@ LEGAL_IN: Final[Mapping[type[JobCommand], frozenset[JobState]]] = {
     Release: frozenset({JobState.BLOCKED}),
     Skip: frozenset({JobState.BLOCKED}),
     GrantLease: frozenset({JobState.QUEUED}),
-    AckLease: STARTED,
-    Heartbeat: STARTED,
+    AckLease: ANY,  # whoever holds no lease, or an old one, is told so in every state
+    Heartbeat: ANY,
     Complete: ANY,  # a repeat of the accepted report is answered in every state
     CancelAck: ANY,
     RequestCancel: ANY,  # after the end it is accepted and changes nothing

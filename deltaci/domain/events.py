@@ -106,6 +106,9 @@ RunEvent: TypeAlias = RunCreated | PlanningStarted | PlanAdopted | RunStarted | 
 # ---- jobs --------------------------------------------------------------------------------------------------------
 
 
+FirstState: TypeAlias = Literal[JobState.BLOCKED, JobState.QUEUED, JobState.SKIPPED]
+
+
 class JobCreated(_Event, frozen=True, kw_only=True):
     """`state` is BLOCKED, QUEUED or, with an `end_reason`, SKIPPED."""
 

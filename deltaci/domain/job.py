@@ -370,8 +370,10 @@ def _complete(job: Job, said: Attempt, command: Complete, now_ms: int) -> Step[J
             state, reason = AttemptState.TIMED_OUT, EndReason.JOB_TIMEOUT
         case EndReason.SUCCEEDED | EndReason.STEP_FAILED:
             state, reason = AttemptState.FAILED, EndReason.STEP_FAILED
-        case _:
+        case EndReason.CHECKOUT_FAILED | EndReason.RUNNER_ERROR | EndReason.RUNNER_STOPPED:
             state, reason = AttemptState.FAILED, command.reason
+        case _:  # not for a runner to say: taken at its word, it could end a job as superseded or choose its budget
+            state, reason = AttemptState.FAILED, EndReason.RUNNER_ERROR
     ended = AttemptEnded(
         at_ms=now_ms,
         attempt=said.number,

@@ -26,6 +26,8 @@ class Why(StrEnum):
     CONFLICTING_RESULT = "conflicting_result"
     TOO_EARLY = "too_early"
     NOT_FOUND = "not_found"
+    LIMIT = "limit"
+    NOT_OVER = "not_over"
 
 
 class Refusal(msgspec.Struct, frozen=True):

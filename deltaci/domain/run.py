@@ -6,7 +6,7 @@ Rule 2: a run never stores what its jobs did; it reads their states and moves wh
 Rule 3: a run ends when all its jobs have, and its result is recomputable from theirs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, TypeAlias, assert_never
 
 import msgspec
@@ -224,12 +224,17 @@ def is_satisfied(job: JobRef, seen: JobSeen) -> bool:
     return seen.state.is_final and seen.state is not JobState.CANCELED and not job.is_required
 
 
-def unblocked(run: Run, jobs: JobsSeen) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The blocked jobs that may start now, and those that never will, each with the name of the need that failed."""
+def unblocked(
+    run: Run, jobs: JobsSeen, candidates: Iterable[JobRef] | None = None
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The blocked jobs that may start now, and those that never will, each with the name of the need that failed.
+
+    `candidates` restricts the look to these jobs of the run; by default all are looked at.
+    """
     by_id = {job.id: job for job in run.jobs}
     release: list[str] = []
     skip: dict[str, str] = {}
-    for job in run.jobs:
+    for job in run.jobs if candidates is None else candidates:
         if jobs[job.id].state is not JobState.BLOCKED:
             continue
         needs = [(by_id[need], jobs[need]) for need in job.needs]

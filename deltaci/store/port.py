@@ -317,16 +317,12 @@ class Store(Protocol):
         """All queued jobs, in order of queueing."""
         ...
 
-    async def running_counts(self) -> dict[str, int]:
-        """Held jobs (RUNNING or CANCEL_REQUESTED) by repository id."""
-        ...
-
     async def due(self, now_ms: int, limit: int) -> tuple[str, ...]:
         """Ids of runs and jobs whose deadline is at or before `now_ms`, the earliest first."""
         ...
 
-    async def held_jobs(self) -> tuple[str, ...]:
-        """Ids of all jobs with a live lease."""
+    async def held_jobs(self) -> tuple[tuple[str, str], ...]:
+        """(job id, repository id) of each job with a live lease: RUNNING or CANCEL_REQUESTED."""
         ...
 
     async def runs_to_advance(self, limit: int) -> tuple[str, ...]:

@@ -1,0 +1,33 @@
+"""The second beat of every change: what a decision stores, as the writes of one commit."""
+
+from collections.abc import Iterable
+
+from deltaci.domain.effects import Effect, ReportRun
+from deltaci.domain.events import Cause
+from deltaci.domain.job import Job
+from deltaci.domain.machine import Step
+from deltaci.domain.run import Run
+from deltaci.orchestrator.ports import Ports
+from deltaci.store.port import Owe, SaveJob, SaveRun, Write
+
+
+def run_writes(step: Step[Run], expected_revision: int, cause: Cause, ports: Ports) -> list[Write]:
+    """The run's snapshot, its events, and the effects it owes."""
+    save = SaveRun(run=step.state, expected_revision=expected_revision, events=step.events, cause=cause)  # type: ignore[arg-type]  # a run's step holds run events
+    return [save, *owed(step.effects, step.state.key.repo_id, ports)]
+
+
+def job_writes(step: Step[Job], expected_revision: int, cause: Cause, ports: Ports) -> list[Write]:
+    """The job's snapshot, its events, and the effects it owes."""
+    save = SaveJob(job=step.state, expected_revision=expected_revision, events=step.events, cause=cause)  # type: ignore[arg-type]  # a job's step holds job events
+    return [save, *owed(step.effects, step.state.repo_id, ports)]
+
+
+def owed(effects: Iterable[Effect], repo_id: str, ports: Ports) -> list[Write]:
+    """The effects as outbox rows, due at once; a report of a repository that reports nowhere is owed to nobody."""
+    now_ms = ports.clock.now_ms()
+    return [
+        Owe(effect=effect, due_at_ms=now_ms)
+        for effect in effects
+        if not isinstance(effect, ReportRun) or ports.is_reported(repo_id)
+    ]

@@ -1,0 +1,249 @@
+"""The front of the orchestrator: builds the supervision tree, keeps it going, and is all that the gateway talks to."""
+
+import hashlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any, Final
+
+import anyio
+import msgspec
+from loguru import logger
+
+from actors import ActorError, ActorSystem, Backoff, Intensity
+from actors import Observer as ActorObserver
+from deltaci.domain import run as runs
+from deltaci.domain.clock import Clock, Entropy
+from deltaci.domain.errors import DeltaError, NotFound
+from deltaci.domain.events import Cause, Trigger
+from deltaci.domain.machine import Refusal
+from deltaci.domain.repo import Repo
+from deltaci.domain.run import Run
+from deltaci.domain.states import EndReason
+from deltaci.orchestrator import paths
+from deltaci.orchestrator.desk import RunnerDesk
+from deltaci.orchestrator.dispatch import DispatchActor
+from deltaci.orchestrator.job_actor import JobActor
+from deltaci.orchestrator.keepers import ReconcilerActor, TimersActor
+from deltaci.orchestrator.messages import Admit, Admitted, Answer, DoRun, Rerun, StartRun, Wake
+from deltaci.orchestrator.outbox import OutboxActor
+from deltaci.orchestrator.ports import Analyzer, Observer, Planner, Policy, Ports, Reporter
+from deltaci.orchestrator.repo_actor import RepoActor
+from deltaci.orchestrator.run_actor import RunActor
+from deltaci.orchestrator.runners import RunnerHub
+from deltaci.store.port import Audit, Reply, SaveRepo, Store
+
+# A permanent actor that crashes this often is broken: the process ends, and the service manager starts it anew.
+KEEPER_INTENSITY: Final = Intensity(crashes_max=10, period_s=60)
+ENTITY_INTENSITY: Final = Intensity(crashes_max=3, period_s=60)
+
+
+class IdempotencyConflict(DeltaError):
+    """The Idempotency-Key was used before for another request: use a new key."""
+
+    code = "idempotency_conflict"
+    http_status = 409
+
+
+class Orchestrator:
+    """Everything that changes state, behind a handful of methods. Make one with `running(...)`."""
+
+    def __init__(self, system: ActorSystem, ports: Ports, hub: RunnerHub, repos: "RepoDirectory") -> None:
+        self.system = system
+        self.ports = ports
+        self.hub = hub
+        self.repos = repos
+        self.desk = RunnerDesk(system, ports, hub)
+
+    # ---- repositories and triggers -------------------------------------------------------------------------------
+
+    async def add_repo(self, repo: Repo, cause: Cause) -> None:
+        """Register a repository; raises `DuplicateKey` when its name is taken."""
+        audit = Audit(
+            at_ms=self.ports.clock.now_ms(),
+            cause=cause,
+            type="RepoAdded",
+            entity_id=repo.id,
+            details={"name": repo.name},
+        )
+        await self.ports.store.commit((SaveRepo(repo=repo), audit))
+        self.repos.add(repo)
+
+    async def admit(self, repo_id: str, message: Admit) -> Admitted:
+        """What an authentic webhook becomes, once it is on disk; raises `DeliveryReused`."""
+        answer = await self._ask(paths.repo_path(repo_id), message)
+        if isinstance(answer, DeltaError):
+            raise answer
+        assert isinstance(answer, Admitted)
+        return answer
+
+    async def start_run(self, repo_id: str, trigger: Trigger, cause: Cause, *, key: str) -> Reply:
+        """A run that a person asked for; the same idempotency key gets the same run."""
+        request = _sha256(["start", repo_id, trigger])
+        known = await self._replied(key, request)
+        if known is not None:
+            return known
+        message = StartRun(trigger=trigger, cause=cause, reply_key=key, request_sha256=request)
+        reply = await self._ask(paths.repo_path(repo_id), message)
+        assert isinstance(reply, Reply)
+        return reply
+
+    async def rerun(self, run_id: str, cause: Cause, *, is_failed_only: bool, key: str) -> Reply | Refusal:
+        """A new attempt of a run that is over; the same idempotency key gets the same attempt."""
+        request = _sha256(["rerun", run_id, is_failed_only])
+        known = await self._replied(key, request)
+        if known is not None:
+            return known
+        run = await self.run(run_id)
+        message = Rerun(
+            run_id=run_id, is_failed_only=is_failed_only, cause=cause, reply_key=key, request_sha256=request
+        )
+        answer = await self._ask(paths.repo_path(run.key.repo_id), message)
+        assert isinstance(answer, Reply | Refusal)
+        return answer
+
+    async def cancel(self, run_id: str, cause: Cause) -> Run:
+        """Stop a run; accepted in every state, and without effect after the end. Raises `NotFound`."""
+        await self.run(run_id)
+        command = runs.RequestCancel(reason=EndReason.USER_CANCELED, detail=f"canceled by {cause.id}")
+        answer: Answer[Run] = await self._ask(paths.run_path(run_id), DoRun(command=command, cause=cause))
+        assert not isinstance(answer, Refusal), answer.text
+        return answer.state
+
+    async def run(self, run_id: str) -> Run:
+        """The committed run; raises `NotFound`."""
+        run = await self.ports.store.load_run(run_id)
+        if run is None:
+            raise NotFound(f"no run {run_id[:100]!r}", run_id=run_id[:100])
+        return run
+
+    # ---- inside --------------------------------------------------------------------------------------------------
+
+    async def _replied(self, key: str, request_sha256: str) -> Reply | None:
+        known = await self.ports.store.reply(key)
+        if known is not None and known.request_sha256 != request_sha256:
+            raise IdempotencyConflict
+        return known
+
+    async def _ask(self, path: str, message: Any) -> Any:
+        return await self.system.ref(path).ask(message, timeout=self.ports.policy.ask_timeout_ms / 1000)
+
+
+class RepoDirectory:
+    """Where each repository's results go, in memory: loaded at a start, completed by every repository added."""
+
+    def __init__(self, repos: tuple[Repo, ...]) -> None:
+        self._by_id = {repo.id: repo for repo in repos}
+
+    def add(self, repo: Repo) -> None:
+        """The repository is stored."""
+        self._by_id[repo.id] = repo
+
+    def all(self) -> tuple[Repo, ...]:
+        """Every repository, in order of registration."""
+        return tuple(self._by_id.values())
+
+    def is_reported(self, repo_id: str) -> bool:
+        """Whether its results go anywhere."""
+        repo = self._by_id.get(repo_id)
+        return repo is not None and bool(repo.report_to or repo.api_token)
+
+
+@asynccontextmanager
+async def running(
+    store: Store,
+    *,
+    clock: Clock,
+    entropy: Entropy,
+    rng: Random,
+    policy: Policy,
+    planner: Planner,
+    analyzer: Analyzer,
+    reporter: Reporter,
+    observer: Observer,
+    actor_observer: ActorObserver | None = None,
+) -> AsyncIterator[Orchestrator]:
+    """The orchestrator at work: everything that was under way before goes on. Leaving it handles what was accepted.
+
+    Raises what escalated to the root of the tree; the process should then end and be started again.
+    """
+    repos = RepoDirectory(await store.repos())
+    hub = RunnerHub(clock, policy.runner_silent_after_ms)
+    async with (
+        ActorSystem(rng=rng, mailbox_size=policy.mailbox_size, observer=actor_observer) as system,
+        anyio.create_task_group() as background,
+    ):
+
+        def tell(path: str, message: Any) -> None:
+            try:
+                system.ref(path).tell(message)
+            except ActorError as error:
+                # A notification only: the reconciler finds what it was about.
+                observer.missed("notification")
+                logger.debug("not told: {}", error)
+
+        ports = Ports(
+            store=store,
+            clock=clock,
+            entropy=entropy,
+            policy=policy,
+            observer=observer,
+            tell=tell,
+            push=hub.push,
+            is_reported=repos.is_reported,
+        )
+
+        def spawn(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+            background.start_soon(work)
+
+        under_way: set[str] = set()
+        outbox = lambda: OutboxActor(  # noqa: E731 - a factory, called again after each crash
+            ports, planner=planner, analyzer=analyzer, reporter=reporter, spawn=spawn, under_way=under_way
+        )
+        grow(system, ports, outbox)
+        background.start_soon(_pulse, system, policy.timer_tick_ms, (paths.TIMERS, paths.DISPATCH, paths.OUTBOX))
+        background.start_soon(_pulse, system, policy.reconcile_every_ms, (paths.RECONCILER,))
+        try:
+            yield Orchestrator(system, ports, hub, repos)
+        finally:
+            background.cancel_scope.cancel()
+
+
+def grow(system: ActorSystem, ports: Ports, outbox: Callable[[], OutboxActor]) -> None:
+    """The supervision tree: four keepers that are always there, and repositories, runs and jobs that come and go."""
+    passivate_after_s = ports.policy.passivate_after_ms / 1000
+    root = system.supervisor(paths.ROOT, intensity=KEEPER_INTENSITY, backoff=Backoff())
+    root.start("dispatch", lambda: DispatchActor(ports))
+    root.start("outbox", outbox)
+    root.start("timers", lambda: TimersActor(ports))
+    root.start("reconciler", lambda: ReconcilerActor(ports))
+    root.entities(
+        "repos",
+        lambda repo_id: RepoActor(repo_id, ports),
+        intensity=ENTITY_INTENSITY,
+        passivate_after_s=passivate_after_s,
+    )
+    run_family = root.entities(
+        "runs",
+        lambda run_id: RunActor(run_id, ports),
+        intensity=ENTITY_INTENSITY,
+        passivate_after_s=passivate_after_s,
+    )
+    run_family.nested(
+        "jobs",
+        lambda _run_id, job_id: JobActor(job_id, ports),
+        intensity=ENTITY_INTENSITY,
+        passivate_after_s=passivate_after_s,
+    )
+
+
+async def _pulse(system: ActorSystem, every_ms: int, told: tuple[str, ...]) -> None:
+    """Wakes the keepers for ever; what they do takes as long as it takes, a waiting wake-up is not doubled."""
+    while True:
+        for path in told:
+            system.ref(path).tell(Wake())
+        await anyio.sleep(every_ms / 1000)
+
+
+def _sha256(request: Any) -> str:
+    return hashlib.sha256(msgspec.json.encode(request)).hexdigest()

@@ -1,0 +1,179 @@
+"""The outbox relay: delivers what is owed, from what was committed, at least once.
+
+It may crash at any point: a row is taken out only after its delivery, and receivers read committed state. One effect is
+under way once at a time; each kind has its own number of places, so that slow plans do not hold up reports.
+"""
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final, TypeAlias
+
+import anyio
+from loguru import logger
+
+from actors import Actor, ActorError
+from deltaci.domain import run as runs
+from deltaci.domain.effects import AnalyzeAttempt, Effect, PlanRun, ReportRun
+from deltaci.domain.errors import DeltaError, ForgeRejected, PlanFailed
+from deltaci.domain.events import Cause
+from deltaci.domain.machine import Refusal
+from deltaci.domain.plan import Plan
+from deltaci.domain.run import Run
+from deltaci.domain.states import RunState
+from deltaci.orchestrator import paths
+from deltaci.orchestrator.messages import Answer, DoRun, UsePlan, Wake
+from deltaci.orchestrator.ports import Analyzer, Planner, Ports, Reporter
+from deltaci.store.port import Owe, Owed, Postpone, Settle
+
+PAGE: Final = 200
+Spawn: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
+
+
+class OutboxActor(Actor[None]):
+    """Looks for what is due, and starts its delivery; holds nothing but the keys that are under way."""
+
+    def __init__(
+        self,
+        ports: Ports,
+        *,
+        planner: Planner,
+        analyzer: Analyzer,
+        reporter: Reporter,
+        spawn: Spawn,
+        under_way: set[str],
+    ) -> None:
+        """`spawn` runs a delivery beside the mailbox; `under_way` outlives a crash of this actor, as deliveries do."""
+        super().__init__()
+        self.ports = ports
+        self.planner = planner
+        self.analyzer = analyzer
+        self.reporter = reporter
+        self.spawn = spawn
+        self.under_way = under_way
+        policy = ports.policy
+        self.places: Mapping[type[Effect], anyio.CapacityLimiter] = {
+            PlanRun: anyio.CapacityLimiter(policy.plans_at_once),
+            AnalyzeAttempt: anyio.CapacityLimiter(policy.analyses_at_once),
+            ReportRun: anyio.CapacityLimiter(policy.reports_at_once),
+        }
+
+    async def restore(self) -> None:
+        """Nothing: the store knows what is owed."""
+
+    def describe_state(self) -> str:
+        """How many deliveries are under way."""
+        return f"{len(self.under_way)} under way"
+
+    @staticmethod
+    def coalesce_key(message: Any) -> str | None:
+        """One waiting wake-up is enough."""
+        return "wake" if isinstance(message, Wake) else None
+
+    async def handle(self, _message: Wake) -> None:
+        """Start what is due and not under way."""
+        for owed in await self.ports.store.owed(self.ports.clock.now_ms(), PAGE + len(self.under_way)):
+            if owed.effect.key not in self.under_way:
+                self.under_way.add(owed.effect.key)
+                self._start(owed)
+
+    def _start(self, owed: Owed) -> None:
+        async def work() -> None:
+            try:
+                async with self.places[type(owed.effect)]:
+                    await self._deliver(owed)
+            finally:
+                self.under_way.discard(owed.effect.key)
+            self.ports.tell(paths.OUTBOX, Wake())
+
+        self.spawn(work)
+
+    async def _deliver(self, owed: Owed) -> None:
+        key, generation = owed.effect.key, owed.generation
+        bound = logger.bind(effect=key)
+        try:
+            await self._act(owed)
+            await self.ports.store.commit((Settle(key=key, generation=generation),))
+        except ForgeRejected as error:
+            bound.warning("refused for good: {}", error)
+            await self._postpone(owed, str(error), is_refused=True)
+        except (DeltaError, ActorError, TimeoutError, OSError) as error:
+            bound.info("put off: {}", error)
+            await self._postpone(owed, str(error), retry_after_ms=getattr(error, "retry_after_ms", None))
+        except Exception as error:  # noqa: BLE001 - a bug behind a port must not stop the other deliveries
+            bound.exception("a delivery crashed")
+            await self._postpone(owed, f"{type(error).__name__}: {error}")
+
+    async def _postpone(
+        self, owed: Owed, error: str, *, is_refused: bool = False, retry_after_ms: int | None = None
+    ) -> None:
+        policy = self.ports.policy
+        backoff_ms = min(policy.effect_retry_first_ms * 2 ** min(owed.tries, 20), policy.effect_retry_max_ms)
+        due_at_ms = self.ports.clock.now_ms() + (retry_after_ms or backoff_ms)
+        postponed = Postpone(
+            key=owed.effect.key,
+            generation=owed.generation,
+            due_at_ms=due_at_ms,
+            error=error[:2000],
+            is_refused=is_refused,
+        )
+        try:
+            await self.ports.store.commit((postponed,))
+        except DeltaError as failure:
+            # The row stands as it was, still due: the next wake-up finds it.
+            logger.bind(effect=owed.effect.key).warning("could not put off: {}", failure)
+
+    async def _act(self, owed: Owed) -> None:
+        match owed.effect:
+            case PlanRun(run_id):
+                await self._plan(run_id, owed.tries)
+            case AnalyzeAttempt(job_id, attempt):
+                await self._analyze(job_id, attempt)
+            case ReportRun(run_id):
+                await self.reporter.report(run_id)
+
+    async def _analyze(self, job_id: str, attempt: int) -> None:
+        now_ms = self.ports.clock.now_ms()
+        explanation = await self.analyzer.explain(job_id, attempt, now_ms)
+        writes: list[Any] = [explanation]
+        loaded = await self.ports.store.load_job(job_id)
+        if loaded is not None and self.ports.is_reported(loaded[0].repo_id):
+            writes.append(Owe(effect=ReportRun(loaded[0].run_id), due_at_ms=now_ms))
+        await self.ports.store.commit(writes)
+
+    async def _plan(self, run_id: str, tries: int) -> None:
+        cause = Cause("system", "planner")
+        answer = await self._ask_run(run_id, DoRun(command=runs.StartPlanning(), cause=cause))
+        run = await self.ports.store.load_run(run_id)
+        if isinstance(answer, Refusal) and (run is None or run.state is not RunState.PLANNING):
+            return  # canceled meanwhile, or planned in an earlier delivery
+        assert run is not None
+        try:
+            plan = await self.ports.store.load_plan(run_id)
+            if plan is None:
+                plan = await self._make_plan(run)
+        except PlanFailed as error:
+            await self._ask_run(run_id, DoRun(command=runs.FailPlan(text=str(error)), cause=cause))
+        except Exception as error:
+            if tries + 1 < self.ports.policy.plan_tries_max:
+                raise
+            logger.bind(run=run_id).exception("planning was given up")
+            text = f"the planner failed {tries + 1} times, the last time with: {error or type(error).__name__}"
+            await self._ask_run(run_id, DoRun(command=runs.FailPlan(text=text), cause=cause))
+        else:
+            await self._ask_run(run_id, UsePlan(plan=plan))
+
+    async def _make_plan(self, run: Run) -> Plan:
+        repo = await self.ports.store.load_repo(run.key.repo_id)
+        if repo is None:
+            raise PlanFailed(f"repository {run.key.repo_id} is no longer known")
+        with anyio.fail_after(self.ports.policy.plan_within_ms / 1000):
+            plan = await self.planner.plan(run, repo)
+        if len(plan.jobs) > self.ports.policy.jobs_max:
+            raise PlanFailed(
+                f"the plan has {len(plan.jobs)} jobs, a run at most {self.ports.policy.jobs_max} (jobs_max)"
+            )
+        return plan
+
+    async def _ask_run(self, run_id: str, message: DoRun | UsePlan) -> Answer[Run]:
+        ref = self.system.ref(paths.run_path(run_id))
+        answer: Answer[Run] = await ref.ask(message, timeout=self.ports.policy.ask_timeout_ms / 1000)
+        return answer

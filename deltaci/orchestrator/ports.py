@@ -1,0 +1,109 @@
+"""What the orchestrator needs from the other rooms. It declares the shapes; `wiring.py` alone knows who fills them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from deltaci.domain.clock import Clock, Entropy
+from deltaci.domain.events import JobEvent, RunEvent
+from deltaci.domain.plan import Plan
+from deltaci.domain.repo import Repo
+from deltaci.domain.run import Run
+from deltaci.store.port import Explanation, Store
+from protocol.messages import ServerMessage
+
+
+class Planner(Protocol):
+    """Decides what should run."""
+
+    async def plan(self, run: Run, repo: Repo) -> Plan:
+        """The plan for the run's trigger; raises `PlanFailed` with a text for the author of the change."""
+        ...
+
+
+class Analyzer(Protocol):
+    """Explains a failed attempt; changes no state."""
+
+    async def explain(self, job_id: str, attempt: int, now_ms: int) -> Explanation:
+        """Class, confidence, evidence and next step of an attempt that did not succeed."""
+        ...
+
+
+class Reporter(Protocol):
+    """Brings the forge to what is committed."""
+
+    async def report(self, run_id: str) -> None:
+        """Report what differs; raises `ForgeUnavailable` (again later) or `ForgeRejected` (never)."""
+        ...
+
+
+class Observer(Protocol):
+    """Hears of everything that was committed; metrics are made from it and from nothing else."""
+
+    def committed(self, events: Sequence[RunEvent | JobEvent]) -> None:
+        """These events are on disk."""
+        ...
+
+    def refused(self, command: str, why: str) -> None:
+        """A command was refused."""
+        ...
+
+    def missed(self, what: str) -> None:
+        """A reconciler found something that a notification should have told."""
+        ...
+
+
+class Tell(Protocol):
+    """Notifies the actor at a path; never raises: a reconciler finds what did not arrive."""
+
+    def __call__(self, path: str, message: Any) -> None: ...
+
+
+class Push(Protocol):
+    """Sends a message to a connected runner; False if it is not connected."""
+
+    def __call__(self, runner_id: str, message: ServerMessage) -> bool: ...
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """Times and bounds of the orchestrator; durations in milliseconds. Each is a setting."""
+
+    lease_ttl_ms: int = 120_000
+    heartbeat_ms: int = 20_000
+    ack_within_ms: int = 30_000
+    cancel_within_ms: int = 30_000
+    lease_wait_ms: int = 20_000
+    timer_tick_ms: int = 250
+    reconcile_every_ms: int = 5_000
+    effect_retry_first_ms: int = 1_000
+    effect_retry_max_ms: int = 300_000
+    plan_tries_max: int = 3
+    plan_within_ms: int = 300_000
+    plans_at_once: int = 2
+    analyses_at_once: int = 2
+    reports_at_once: int = 8
+    runner_silent_after_ms: int = 90_000
+    jobs_max: int = 1_000
+    log_bytes_max: int = 64 * 1024 * 1024
+    log_chunk_bytes_max: int = 256 * 1024
+    artifact_bytes_max: int = 1024 * 1024 * 1024
+    mailbox_size: int = 2_000
+    passivate_after_ms: int = 60_000
+    ask_timeout_ms: int = 20_000
+
+
+class Ports(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything impure that an actor of the orchestrator may touch.
+
+    `is_reported`: whether results of this repository go anywhere; what is owed to nobody is not owed.
+    """
+
+    store: Store
+    clock: Clock
+    entropy: Entropy
+    policy: Policy
+    observer: Observer
+    tell: Tell
+    push: Push
+    is_reported: Callable[[str], bool]

@@ -1,0 +1,175 @@
+"""The queue of dispatch: which queued job a runner gets next.
+
+Rule 1: among the jobs whose labels the runner has, the repository with the fewest running jobs goes first; within a
+        repository the higher priority, then the older job.
+Rule 2: it is a copy of what the store says, never the truth: a job offered twice is refused by its own actor.
+Rule 3: taking one of n queued jobs costs O(log n), whatever n is: entries are left behind and recognised as old.
+
+Synchronous and deterministic: no clock, no I/O, no randomness.
+"""
+
+import heapq
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from deltaci.store.port import QueuedJob
+
+Labels: TypeAlias = frozenset[str]
+# (-priority, queued_at_ms, job id): the order of jobs within one repository and one label set
+Rank: TypeAlias = tuple[int, int, str]
+
+
+class Lane:
+    """The queued jobs that want the same labels, by repository."""
+
+    def __init__(self) -> None:
+        self.by_repo: dict[str, list[Rank]] = {}
+        # (running jobs of the repository, its best rank, repository): may hold entries that are out of date
+        self.heads: list[tuple[int, Rank, str]] = []
+
+
+class JobQueue:
+    """Queued jobs and the number of held ones per repository."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, QueuedJob] = {}
+        self._lanes: dict[Labels, Lane] = {}
+        self._delayed: list[tuple[int, str]] = []
+        self._held: dict[str, str] = {}
+        self._running: dict[str, int] = {}
+        self._running_max: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._jobs
+
+    @property
+    def held_count(self) -> int:
+        """Jobs given away and not yet over."""
+        return len(self._held)
+
+    def running(self, repo_id: str) -> int:
+        """Held jobs of the repository."""
+        return self._running.get(repo_id, 0)
+
+    def limit(self, repo_id: str, running_max: int) -> None:
+        """At most `running_max` jobs of the repository run at once; 0 lifts the limit."""
+        self._running_max[repo_id] = running_max
+        self._refresh(repo_id)
+
+    def is_at_limit(self, repo_id: str) -> bool:
+        """Whether the repository has as many running jobs as it may."""
+        running_max = self._running_max.get(repo_id, 0)
+        return running_max > 0 and self.running(repo_id) >= running_max
+
+    def put(self, job: QueuedJob, *, now_ms: int) -> None:
+        """Queue `job`; if it was held before, it no longer is. Putting it twice is putting it once."""
+        self._unhold(job.job_id)
+        self._jobs[job.job_id] = job
+        if job.not_before_ms > now_ms:
+            heapq.heappush(self._delayed, (job.not_before_ms, job.job_id))
+        else:
+            self._push(job)
+
+    def hold(self, job_id: str, repo_id: str) -> None:
+        """Count the job as held by a runner; it is not queued any more."""
+        self._jobs.pop(job_id, None)
+        if job_id not in self._held:
+            self._held[job_id] = repo_id
+            self._running[repo_id] = self.running(repo_id) + 1
+            self._refresh(repo_id)
+
+    def drop(self, job_id: str) -> None:
+        """Forget the job: it ended, or was never there."""
+        self._jobs.pop(job_id, None)
+        self._unhold(job_id)
+
+    def take(self, labels: Labels, count: int, *, now_ms: int) -> tuple[QueuedJob, ...]:
+        """Up to `count` jobs for a runner with `labels`; they are held from now on."""
+        self._promote(now_ms)
+        taken: list[QueuedJob] = []
+        lanes = [lane for wanted, lane in self._lanes.items() if wanted <= labels]
+        while len(taken) < count:
+            best: Lane | None = None
+            for lane in lanes:
+                if self._clean(lane) and (best is None or lane.heads[0] < best.heads[0]):
+                    best = lane
+            if best is None:
+                break
+            _, rank, _ = best.heads[0]
+            job = self._jobs[rank[2]]
+            self.hold(job.job_id, job.repo_id)
+            taken.append(job)
+        return tuple(taken)
+
+    def job_ids(self) -> Iterable[str]:
+        """Ids of all queued jobs."""
+        return self._jobs.keys()
+
+    # ---- inside --------------------------------------------------------------------------------------------------
+
+    def _push(self, job: QueuedJob) -> None:
+        lane = self._lanes.setdefault(frozenset(job.labels), Lane())
+        ranks = lane.by_repo.setdefault(job.repo_id, [])
+        rank = (-job.priority, job.queued_at_ms, job.job_id)
+        heapq.heappush(ranks, rank)
+        if ranks[0] == rank:
+            heapq.heappush(lane.heads, (self.running(job.repo_id), rank, job.repo_id))
+
+    def _promote(self, now_ms: int) -> None:
+        while self._delayed and self._delayed[0][0] <= now_ms:
+            not_before_ms, job_id = heapq.heappop(self._delayed)
+            job = self._jobs.get(job_id)
+            if job is not None and job.not_before_ms == not_before_ms:
+                self._push(job)
+
+    def _clean(self, lane: Lane) -> bool:
+        """Drop out-of-date entries until the first head is true; False if the lane has nothing to give."""
+        while lane.heads:
+            running, rank, repo_id = lane.heads[0]
+            best = self._best(lane, repo_id)
+            if best == rank and running == self.running(repo_id) and not self.is_at_limit(repo_id):
+                return True
+            heapq.heappop(lane.heads)
+            if best is not None and running == self.running(repo_id) and not self.is_at_limit(repo_id):
+                heapq.heappush(lane.heads, (running, best, repo_id))
+        return False
+
+    def _best(self, lane: Lane, repo_id: str) -> Rank | None:
+        """The best rank of the repository in this lane whose job is still queued."""
+        ranks = lane.by_repo.get(repo_id)
+        while ranks:
+            job = self._jobs.get(ranks[0][2])
+            if job is not None and (-job.priority, job.queued_at_ms) == ranks[0][:2]:
+                return ranks[0]
+            heapq.heappop(ranks)
+        lane.by_repo.pop(repo_id, None)
+        return None
+
+    def _unhold(self, job_id: str) -> None:
+        repo_id = self._held.pop(job_id, None)
+        if repo_id is None:
+            return
+        left = self._running[repo_id] - 1
+        if left:
+            self._running[repo_id] = left
+        else:
+            del self._running[repo_id]
+        self._refresh(repo_id)
+
+    def _refresh(self, repo_id: str) -> None:
+        """The repository's running count changed: its heads are out of date in every lane."""
+        for lane in self._lanes.values():
+            best = self._best(lane, repo_id)
+            if best is not None:
+                heapq.heappush(lane.heads, (self.running(repo_id), best, repo_id))
+            if len(lane.heads) > 64 + 4 * len(lane.by_repo):
+                # Entries with a higher running count than today's sink and are never seen again: sweep them out.
+                lane.heads = [
+                    (self.running(repo), head, repo)
+                    for repo in tuple(lane.by_repo)
+                    if (head := self._best(lane, repo)) is not None
+                ]
+                heapq.heapify(lane.heads)

@@ -156,7 +156,7 @@ class Cell:
                 if envelope.reply_to is not None:
                     envelope.reply_to.set(answer)
                 envelope = None
-            is_final = handled > 0 and self.crashed_at is None and actor.is_final()
+            is_final = handled > 0 and mailbox.empty() and self.crashed_at is None and actor.is_final()
         except Exception as cause:  # noqa: BLE001 - any exception is a crash, and the owner acts on it
             self._crash(cause, envelope)
             return handled + 1
@@ -217,11 +217,11 @@ class Cell:
     # Crashing and coming back.
 
     def _crash(self, cause: Exception, envelope: Envelope[Any] | None) -> None:
+        if envelope is not None and envelope.reply_to is not None:
+            envelope.reply_to.set_exception((ActorCrashed, ActorCrashed(self.path, cause), None))
         self._report(cause)
         self._drop()
         self._become(Status.RESTARTING)
-        if envelope is not None and envelope.reply_to is not None:
-            envelope.reply_to.set_exception((ActorCrashed, ActorCrashed(self.path, cause), None))
         self.owner.on_crash(self, cause)
 
     def _report(self, cause: Exception) -> None:
@@ -245,10 +245,10 @@ class Cell:
         self.schedule()
 
     async def revive_and_wait(self) -> bool:
-        """Revive, and answer whether it was restored; False if it crashed again meanwhile."""
+        """Revive, and wait until it is restored; False if it crashed again instead."""
         self.revive()
         await self._until(lambda: self.is_restored or self.status is not Status.RUNNING)
-        return self.is_restored
+        return self.status is not Status.RESTARTING
 
     async def hold(self) -> None:
         """Take the actor out of service, once the message it is at is done; `revive` ends that."""

@@ -60,6 +60,8 @@ class Supervisor:
 
         The child restores in the background: its first messages wait for that in its mailbox.
         """
+        if not self.system.is_running or self.is_stopped:
+            raise ActorError(f"{self.path} cannot start {name!r}: enter the system first, and start nothing in a stop")
         path = self._new_path(name)
         self._factories[path] = factory
         cell = Cell(self.system, self, path)
@@ -188,8 +190,6 @@ class Supervisor:
             await self.hold()
             self.restarts += 1
             for child in tuple(self.children.values()):
-                if isinstance(child, Cell) and not child.is_open:
-                    continue
                 if not isinstance(child, Entities) and not await child.revive_and_wait():
                     return False
         return True

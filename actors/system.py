@@ -102,7 +102,7 @@ class ActorSystem:
 
     async def _run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         async with anyio.create_task_group() as self._tasks:
-            self._tasks.start_soon(self.timers.run)
+            self._tasks.start_soon(self._guard, self.timers.run, ())
             task_status.started()
 
     async def __aexit__(
@@ -111,21 +111,30 @@ class ActorSystem:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        del error_class, traceback
+        if error is not None or not self.is_running:
+            return await self._close(error)
         try:
-            if error is None and self.is_running:
-                await self.shutdown(self._shutdown_timeout_s)
-        finally:
-            self._abandon()
-            self._block.cancel_scope.cancel()
-            is_canceled = isinstance(error, (anyio.get_cancelled_exc_class(), BaseExceptionGroup))
-            if is_canceled:
-                swallowed = await self._block.__aexit__(error_class, error, traceback)
-            else:
-                await self._block.__aexit__(None, None, None)
-                swallowed = False
+            await self.shutdown(self._shutdown_timeout_s)
+        except BaseException as interruption:
+            if not await self._close(interruption):
+                raise
+            return False
+        return await self._close(None)
+
+    async def _close(self, error: BaseException | None) -> bool:
+        """Abandon what still lives; whether `error` is the cancellation of our own block, and ends here."""
+        self._abandon()
+        self._block.cancel_scope.cancel()
+        # The task group is shown nothing but cancellations: it would wrap any other exception of the block's.
+        if isinstance(error, (anyio.get_cancelled_exc_class(), BaseExceptionGroup)):
+            is_ours = bool(await self._block.__aexit__(type(error), error, error.__traceback__))
+        else:
+            await self._block.__aexit__(None, None, None)
+            is_ours = False
         if self._failure is not None:
             raise self._failure
-        return bool(swallowed)
+        return is_ours
 
     def spawn(self, work: Callable[..., Awaitable[Any]], *args: Any) -> None:
         """Run a task of the runtime's own; should it raise, that is a bug and the system fails."""
@@ -240,13 +249,13 @@ class ActorSystem:
 
     def deliver(self, path: str, envelope: Envelope[Any]) -> None:
         """Queue a message for `path`, activating an entity that is not live. On the loop's thread only."""
+        if not self.is_running:
+            self.refuse(path, envelope, ActorStopped(path))
+            return
         cell = self.cells.get(path)
         if cell is None:
             cell = self._activate(path)
-        if self.is_running:
-            cell.post(envelope)
-        else:
-            self.refuse(path, envelope, ActorStopped(path))
+        cell.post(envelope)
 
     def _activate(self, path: str) -> Cell:
         family = self._find(path)

@@ -325,7 +325,7 @@ def _after_the_end(
 ) -> Step[Job] | Refusal:
     """The attempt is final: only the repeat of what was accepted gets its answer again."""
     match command:
-        case Complete() if said.result_digest == command.result_digest:
+        case Complete() if said.result_digest and said.result_digest == command.result_digest:
             return Step(job)
         case Complete() if said.result_digest:
             return _refused(job, command, Why.CONFLICTING_RESULT, "another result of this attempt was accepted")

@@ -81,3 +81,13 @@ def test_a_reason_that_only_the_control_plane_can_know_counts_as_an_error_of_the
 
     assert after.attempts[0].end_reason is EndReason.RUNNER_ERROR
     assert after.attempts[0].state is AttemptState.FAILED
+
+
+def test_a_report_without_a_digest_is_never_taken_for_a_repeat() -> None:
+    """An attempt that ended without a report has no digest either: equal emptiness is no accepted result."""
+    job = held()
+    lost = accepted(jobs.step(job, a_tick(), now_ms=TTL_MS))
+
+    answer = jobs.step(lost, a_completion(job, digest=""), now_ms=TTL_MS)
+
+    assert why(answer) is Why.STALE_LEASE

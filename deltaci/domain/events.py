@@ -185,6 +185,7 @@ class AttemptQueued(_Event, frozen=True, kw_only=True):
 class JobEnded(_Event, frozen=True, kw_only=True):
     state: JobState
     reason: EndReason
+    detail: str = ""
 
 
 JobEvent: TypeAlias = (

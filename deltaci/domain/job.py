@@ -414,7 +414,9 @@ def _request_cancel(job: Job, command: RequestCancel, now_ms: int) -> Step[Job] 
             at_ms=now_ms, reason=command.reason, by_ms=now_ms + command.within_ms, detail=command.detail
         )
         return _stepped(job, (requested,))
-    events: tuple[JobEvent, ...] = (JobEnded(at_ms=now_ms, state=JobState.CANCELED, reason=command.reason),)
+    events: tuple[JobEvent, ...] = (
+        JobEnded(at_ms=now_ms, state=JobState.CANCELED, reason=command.reason, detail=command.detail),
+    )
     if job.state is JobState.QUEUED:
         queued = job.attempts[-1]
         ended = AttemptEnded(at_ms=now_ms, attempt=queued.number, state=AttemptState.CANCELED, reason=command.reason)
@@ -512,6 +514,7 @@ def evolve(job: Job, event: JobEvent) -> Job:
                 job,
                 state=moved(MOVES, job.state, END_MOVES[event.state]),
                 end_reason=event.reason,
+                end_detail=event.detail or job.end_detail,
                 ended_at_ms=event.at_ms,
                 revision=revision,
             )

@@ -91,3 +91,17 @@ def test_a_report_without_a_digest_is_never_taken_for_a_repeat() -> None:
     answer = jobs.step(lost, a_completion(job, digest=""), now_ms=TTL_MS)
 
     assert why(answer) is Why.STALE_LEASE
+
+
+# ---- cancel ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [JobState.BLOCKED, JobState.QUEUED, JobState.RUNNING])
+def test_why_a_job_was_canceled_is_kept_whether_it_ran_or_not(state: JobState) -> None:
+    """Who waits for a job that never started wants to know why just as much."""
+    job = a_job(state)
+
+    after = accepted(jobs.step(job, a_cancel(EndReason.SUPERSEDED, "by run_2"), now_ms=0))
+    ended = accepted(jobs.step(after, a_tick(), now_ms=CANCEL_WITHIN_MS))
+
+    assert (ended.state, ended.end_reason, ended.end_detail) == (JobState.CANCELED, EndReason.SUPERSEDED, "by run_2")

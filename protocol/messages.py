@@ -56,10 +56,14 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Cache(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Directories to restore before and to save after a successful job, under a deterministic key."""
+    """Directories to restore before and to save after a successful job, under a deterministic key.
+
+    `is_read_only` caches are restored and never saved: code from a fork must not feed later jobs.
+    """
 
     key: str
     paths: tuple[str, ...]
+    is_read_only: bool = False
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -204,11 +204,12 @@ def step(run: Run, command: RunCommand, *, now_ms: int) -> Step[Run] | Refusal:
 
 
 def deadline_ms(run: Run) -> int | None:
-    """When the run must be looked at again if nobody speaks: its one timer."""
-    if run.state.is_final:
+    """When the run must be looked at again if nobody speaks: its one timer. None when it waits for its jobs only.
+
+    After a cancel those have deadlines of their own; one here, which no tick could move, would fire for ever.
+    """
+    if run.state.is_final or run.state is RunState.CANCEL_REQUESTED:
         return None
-    if run.cancel is not None:
-        return run.cancel.by_ms
     return run.created_at_ms + run.timeout_ms
 
 

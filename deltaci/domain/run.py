@@ -248,17 +248,20 @@ def unblocked(
 
 
 def result(run: Run, jobs: JobsSeen) -> tuple[RunState, EndReason]:
-    """How a run ends whose jobs are all final: by its required jobs alone, failure before time-out before cancel."""
+    """How a run ends whose jobs are all final: by its required jobs alone, failure before time-out before cancel.
+
+    A job skipped for its needs only follows them: it decides when nothing else did (its need was allowed to fail).
+    """
     required = [jobs[job.id] for job in run.jobs if job.is_required]
     states = {seen.state for seen in required}
-    if JobState.FAILED in states or any(seen.end_reason is EndReason.NEEDS_FAILED for seen in required):
-        if JobState.FAILED not in states and JobState.TIMED_OUT in states:
-            return RunState.TIMED_OUT, EndReason.JOB_TIMEOUT
+    if JobState.FAILED in states:
         return RunState.FAILED, EndReason.JOBS_FAILED
     if JobState.TIMED_OUT in states:
         return RunState.TIMED_OUT, EndReason.JOB_TIMEOUT
     if JobState.CANCELED in states:
         return RunState.CANCELED, EndReason.USER_CANCELED
+    if any(seen.end_reason is EndReason.NEEDS_FAILED for seen in required):
+        return RunState.FAILED, EndReason.JOBS_FAILED
     return RunState.SUCCEEDED, EndReason.SUCCEEDED if run.jobs else EndReason.NOTHING_TO_RUN
 
 

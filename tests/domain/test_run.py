@@ -1,8 +1,8 @@
 """The run machine: from its creation to its result."""
 
 from deltaci.domain import run as runs
-from deltaci.domain.states import RunState
-from tests.domain.builders import a_run
+from deltaci.domain.states import EndReason, JobState, RunState
+from tests.domain.builders import a_run, ref, seen
 
 # ---- deadlines ---------------------------------------------------------------------------------------------------
 
@@ -12,3 +12,14 @@ def test_a_run_that_waits_for_its_canceled_jobs_has_no_timer_of_its_own() -> Non
     run = a_run(RunState.CANCEL_REQUESTED)
 
     assert runs.deadline_ms(run) is None
+
+
+# ---- results -----------------------------------------------------------------------------------------------------
+
+
+def test_a_job_skipped_because_its_need_was_canceled_does_not_make_the_run_a_failure() -> None:
+    """Nothing failed: the chain was canceled at its root, and that is what the author is told."""
+    run = a_run(RunState.RUNNING, ref("build"), ref("test", "build"))
+    states = {"build": seen(JobState.CANCELED), "test": seen(JobState.SKIPPED, EndReason.NEEDS_FAILED)}
+
+    assert runs.result(run, states) == (RunState.CANCELED, EndReason.USER_CANCELED)

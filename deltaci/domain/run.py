@@ -230,8 +230,11 @@ def unblocked(
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """The blocked jobs that may start now, and those that never will, each with the name of the need that failed.
 
+    None of either once a cancel was requested: it ends them all, and nothing may be leased after it.
     `candidates` restricts the look to these jobs of the run; by default all are looked at.
     """
+    if run.cancel is not None:
+        return (), {}
     by_id = {job.id: job for job in run.jobs}
     release: list[str] = []
     skip: dict[str, str] = {}

@@ -2,7 +2,7 @@
 
 from deltaci.domain import run as runs
 from deltaci.domain.states import EndReason, JobState, RunState
-from tests.domain.builders import a_run, ref, seen
+from tests.domain.builders import a_run, accepted, ref, seen
 
 # ---- deadlines ---------------------------------------------------------------------------------------------------
 
@@ -23,3 +23,16 @@ def test_a_job_skipped_because_its_need_was_canceled_does_not_make_the_run_a_fai
     states = {"build": seen(JobState.CANCELED), "test": seen(JobState.SKIPPED, EndReason.NEEDS_FAILED)}
 
     assert runs.result(run, states) == (RunState.CANCELED, EndReason.USER_CANCELED)
+
+
+# ---- needs -------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_being_canceled_releases_and_skips_nothing() -> None:
+    """A job released now would be leased after the cancel; its own cancel ends it."""
+    run = a_run(RunState.RUNNING, ref("build"), ref("test", "build"))
+    states = {"build": seen(JobState.SUCCEEDED), "test": seen(JobState.BLOCKED)}
+    canceled = accepted(runs.step(run, runs.RequestCancel(reason=EndReason.USER_CANCELED), now_ms=0))
+
+    assert runs.unblocked(run, states) == (("test",), {})
+    assert runs.unblocked(canceled, states) == ((), {})

@@ -30,6 +30,11 @@ from deltaci.domain.states import EndReason, JobState, RunState
 BEFORE_THE_END: Final = frozenset(state for state in RunState if not state.is_final)
 ANY: Final = frozenset(RunState)
 
+# A job in one of these has been with a runner: its run is running.
+STARTED: Final = frozenset(
+    {JobState.RUNNING, JobState.CANCEL_REQUESTED, JobState.SUCCEEDED, JobState.FAILED, JobState.TIMED_OUT}
+)
+
 MOVES: Final[Mapping[str, Move[RunState]]] = {
     "plan": Move(frozenset({RunState.CREATED}), RunState.PLANNING),
     "adopt_plan": Move(frozenset({RunState.PLANNING}), RunState.QUEUED),
@@ -301,10 +306,7 @@ def _advance(run: Run, jobs: JobsSeen, now_ms: int) -> Step[Run]:
             state, reason = result(run, jobs)
             ended = RunEnded(at_ms=now_ms, state=state, reason=reason)
         return _stepped(run, (ended,))
-    has_started = any(
-        seen.state in (JobState.RUNNING, JobState.SUCCEEDED, JobState.FAILED, JobState.TIMED_OUT)
-        for seen in jobs.values()
-    )
+    has_started = any(seen.state in STARTED for seen in jobs.values())
     if run.state is RunState.QUEUED and has_started:
         return _stepped(run, (RunStarted(at_ms=now_ms),))
     return Step(run)

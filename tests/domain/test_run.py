@@ -1,5 +1,7 @@
 """The run machine: from its creation to its result."""
 
+import pytest
+
 from deltaci.domain import run as runs
 from deltaci.domain.states import EndReason, JobState, RunState
 from tests.domain.builders import a_run, accepted, ref, seen
@@ -36,3 +38,19 @@ def test_a_run_that_is_being_canceled_releases_and_skips_nothing() -> None:
 
     assert runs.unblocked(run, states) == (("test",), {})
     assert runs.unblocked(canceled, states) == ((), {})
+
+
+# ---- moving with the jobs ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", list(JobState))
+def test_a_run_starts_with_the_first_job_that_a_runner_has(state: JobState) -> None:
+    """Also when its running was missed: a job that is being canceled, or ended by a runner, has been started."""
+    run = a_run(RunState.QUEUED, ref("build"), ref("test", "build"))
+    states = {"build": seen(state), "test": seen(JobState.BLOCKED)}
+
+    after = accepted(runs.step(run, runs.Advance(jobs=states), now_ms=3))
+
+    never_ran = {JobState.BLOCKED, JobState.QUEUED, JobState.SKIPPED, JobState.CANCELED}
+    assert after.state is (RunState.QUEUED if state in never_ran else RunState.RUNNING)
+    assert after.started_at_ms == (None if state in never_ran else 3)

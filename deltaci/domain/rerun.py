@@ -2,7 +2,7 @@
 
 import msgspec
 
-from deltaci.domain.plan import Plan, Reason
+from deltaci.domain.plan import Plan, PlannedJob, Reason
 from deltaci.domain.states import JobState
 
 CARRIED_OVER_RULE = "carried_over"
@@ -17,7 +17,7 @@ def plan_again(plan: Plan, states: dict[str, JobState], *, failed_only: bool, ea
         failed_only: keep what succeeded or was skipped for a good reason; those jobs are carried over as skipped.
     """
     if not failed_only:
-        return plan
+        return msgspec.structs.replace(plan, jobs=tuple(_afresh(job) for job in plan.jobs))
     again: set[str] = set()
     jobs = []
     for job in plan.jobs:
@@ -31,3 +31,11 @@ def plan_again(plan: Plan, states: dict[str, JobState], *, failed_only: bool, ea
             reason = Reason(rule=CARRIED_OVER_RULE, text=f"succeeded in run attempt {earlier_attempt}")
             jobs.append(msgspec.structs.replace(job, is_skipped=True, reasons=(*job.reasons, reason)))
     return msgspec.structs.replace(plan, jobs=tuple(jobs))
+
+
+def _afresh(job: PlannedJob) -> PlannedJob:
+    """The job as it was planned, should an earlier attempt have carried it over."""
+    reasons = tuple(reason for reason in job.reasons if reason.rule != CARRIED_OVER_RULE)
+    if len(reasons) == len(job.reasons):
+        return job
+    return msgspec.structs.replace(job, is_skipped=False, reasons=reasons)

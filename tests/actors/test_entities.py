@@ -79,11 +79,11 @@ async def test_an_entity_that_is_spoken_to_stays() -> None:
     """Passivation counts from the last message, not from the activation."""
     world = World()
     async with a_system() as system:
-        things = system.supervisor("/s").entities("things", world.build, passivate_after_s=0.2)
+        things = system.supervisor("/s").entities("things", world.build, passivate_after_s=0.1)
 
-        for number in range(8):
+        for number in range(6):
             await things.ref("a").ask(str(number), timeout=5)
-            await anyio.sleep(0.05)
+            await anyio.sleep(0.03)
 
         assert "passivate" not in world.of("/s/things/a")
 

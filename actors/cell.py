@@ -293,8 +293,10 @@ class Cell:
         if self.mailbox.empty():
             self._gone(self._leaving or Reason.PASSIVATED)
             return
-        # A message came in while we said goodbye: it gets a fresh incarnation.
-        self._leaving = None
+        # A message came in while we said goodbye: it gets a fresh incarnation, which stays unless somebody waits for
+        # the stop.
+        if self._leaving is not Reason.STOPPED:
+            self._leaving = None
         self._drop()
         self._incarnate()
         self.schedule()

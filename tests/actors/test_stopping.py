@@ -5,7 +5,7 @@ import pykka
 import pytest
 
 from actors import ActorStopped, DeadLetter
-from tests.actors.support import QUICK, Crash, Ledger, Pause, World, a_system, until
+from tests.actors.support import QUICK, Crash, Ledger, Pause, Probe, World, a_system, until
 
 pytestmark = pytest.mark.anyio
 
@@ -119,6 +119,42 @@ async def test_a_stopped_entity_and_all_below_come_back_with_the_next_message() 
         assert order == ["/s/runs/r/jobs/2", "/s/runs/r/jobs/1", "/s/runs/r"]
         assert list(system.cells) == ["/s/runs/other"]
         assert await runs.ref("r").ask("again", timeout=5) == ("hello", "again")
+
+
+async def test_a_stop_handles_more_than_one_turn_of_messages() -> None:
+    """An actor says goodbye when its mailbox is empty, not when its turn is over."""
+    world = World()
+    async with a_system() as system:
+        ref = system.supervisor("/s").start("a", world.build)
+        for number in range(200):
+            ref.tell(str(number))
+
+        assert await system.shutdown(5)
+
+    assert world.of("/s/a") == ["restore", *map(str, range(200)), "passivate"]
+
+
+async def test_a_message_during_the_farewell_does_not_undo_a_stop() -> None:
+    """It is handled by a fresh incarnation, and whoever waits for the stop still sees its end."""
+    world = World()
+    farewell = Pause()
+
+    class Slow(Probe):
+        async def on_passivate(self) -> None:
+            farewell.entered.set()
+            await farewell.go.wait()
+
+    async with a_system() as system:
+        ref = system.supervisor("/s").entities("things", lambda _: Slow(world)).ref("a")
+        await ref.ask("hello", timeout=5)
+        async with anyio.create_task_group() as stopping:
+            stopping.start_soon(system.stop, "/s/things/a")
+            await farewell.entered.wait()
+            answer = ref.ask("in the gap", timeout=5)
+            farewell.go.set()
+
+        assert await answer == ("hello", "in the gap")
+        assert not ref.is_alive()
 
 
 async def test_a_stopped_permanent_child_gives_its_name_up() -> None:

@@ -1,0 +1,149 @@
+"""A project that was found, and the tree with the few files that finding it needs.
+
+Rule: discovery looks at names first, then reads manifests, and never runs or imports anything.
+"""
+
+import json
+import posixpath
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+
+from deltaci.domain.plan import Cache, PlannedJob, Step
+from deltaci.planner.errors import PlanFailed, Problem, printable
+from deltaci.planner.repository import Files
+
+Ecosystem: TypeAlias = Literal["go", "node", "python", "rust"]
+
+MANIFEST_BYTES_MAX: Final = 1024 * 1024
+# Projects below these are somebody else's, generated, or there to be tested with.
+LEFT_OUT_DIRECTORIES: Final = frozenset(
+    {
+        *("node_modules", "vendor", "third_party", "third-party", "external", "bower_components", "site-packages"),
+        *("venv", "virtualenv", "__pycache__", "dist", "target"),
+        *("testdata", "fixtures", "__fixtures__", "fixture", "tests", "test", "__tests__", "e2e"),
+        *("examples", "example", "samples", "sample", "demos", "playground", "templates", "template", "fuzz"),
+    }
+)
+_TEMPLATE_MARKS: Final = ("{{", "{%", "<%", "__name__", "${")
+
+
+class Project(msgspec.Struct, frozen=True, kw_only=True):
+    """One project: where it is, what it calls itself, what it says it depends on, and the jobs it would run.
+
+    `root` is a directory relative to the repository, `.` for the root. `depends_on_names` are package names (which
+    count only if another project here has that name), `depends_on_roots` directories.
+    """
+
+    ecosystem: Ecosystem
+    root: str
+    manifest: str
+    jobs: tuple[PlannedJob, ...] = ()
+    name: str | None = None
+    depends_on_names: frozenset[str] = frozenset()
+    depends_on_roots: frozenset[str] = frozenset()
+
+
+class Tree:
+    """The files of the commit with the contents that discovery asked for."""
+
+    def __init__(self, files: Files, contents: Mapping[str, bytes]) -> None:
+        self.files: Final = files
+        self._contents = contents
+
+    def has(self, root: str, name: str) -> bool:
+        """Whether the project at `root` has a regular file `name`."""
+        return self.files.is_file(join(root, name))
+
+    def first(self, root: str, names: Iterable[str]) -> str | None:
+        """The first of `names` that the project has, as a path from the root of the repository."""
+        return next((join(root, name) for name in names if self.has(root, name)), None)
+
+    def text(self, path: str) -> str:
+        """The contents of a file; empty if it was not read (not there, too large)."""
+        return self._contents.get(path, b"").decode("utf-8-sig", "replace")
+
+    def toml(self, path: str) -> dict[str, Any]:
+        """A TOML file as a dictionary; empty if it is not there. Raises PlanFailed if it is not TOML."""
+        try:
+            return tomllib.loads(self.text(path))
+        except (ValueError, RecursionError) as error:
+            raise _unreadable(path, "TOML", error) from error
+
+    def json(self, path: str) -> dict[str, Any]:
+        """A JSON file as a dictionary; empty if it is not there. Raises PlanFailed if it is not a JSON object."""
+        try:
+            value = json.loads(self.text(path) or "{}")
+        except (ValueError, RecursionError) as error:
+            raise _unreadable(path, "JSON", error) from error
+        if not isinstance(value, dict):
+            raise _unreadable(path, "JSON", ValueError("expected an object"))
+        return value
+
+
+def _unreadable(path: str, what: str, error: Exception) -> PlanFailed:
+    why = printable(str(error)) or type(error).__name__
+    line, column = getattr(error, "lineno", None), getattr(error, "colno", None)
+    problem = Problem(
+        file=path,
+        line=line,
+        column=column,
+        text=f"this is not {what}: {why}; fix it, or describe the jobs in deltaci.yaml",
+    )
+    return PlanFailed(str(problem), (problem,))
+
+
+def join(root: str, name: str) -> str:
+    """A path from the root of the repository, without `./`."""
+    return posixpath.normpath(posixpath.join(root, name))
+
+
+def parent(path: str) -> str:
+    """The directory of a path, `.` for the root."""
+    return str(PurePosixPath(path).parent)
+
+
+def is_left_out(path: str) -> bool:
+    """Whether a manifest at `path` is not one of this repository's own projects."""
+    directories = path.split("/")[:-1]
+    return any(
+        name in LEFT_OUT_DIRECTORIES or name.startswith(".") or any(mark in name for mark in _TEMPLATE_MARKS)
+        for name in directories
+    )
+
+
+def inside(root: str, target: str) -> str | None:
+    """The directory that `target` means as seen from `root`, or None if it is outside the repository."""
+    path = join(root, target)
+    return None if path.startswith(("../", "/")) or path == ".." else path
+
+
+def table(value: Any, *keys: str) -> dict[str, Any]:
+    """The dictionary at a path of keys; empty if there is none: manifests hold whatever people write."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def texts(value: Any) -> list[str]:
+    """The strings of a list; empty if it is none."""
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def job(
+    project: tuple[Ecosystem, str],
+    check: Literal["lint", "test"],
+    steps: Sequence[Step],
+    *,
+    env: Mapping[str, str] | None = None,
+    caches: Sequence[Cache] = (),
+) -> PlannedJob:
+    """A discovered job, named `python-test` at the root and `python-test (services/api)` below it."""
+    ecosystem, root = project
+    where = "" if root == "." else f" ({printable(root)})"
+    return PlannedJob(
+        name=f"{ecosystem}-{check}{where}", steps=tuple(steps), env={"CI": "true", **(env or {})}, caches=tuple(caches)
+    )

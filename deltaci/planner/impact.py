@@ -1,0 +1,149 @@
+"""Which configured jobs a difference touches.
+
+Rule 1: uncertainty expands the plan: an unknown base, an empty difference or a changed configuration runs everything.
+Rule 2: each answer names the rule that decided and, where there is one, the file.
+"""
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Final, NamedTuple
+
+import msgspec
+
+from deltaci.domain.plan import PlannedJob, Reason
+from deltaci.planner.configuration import FILE, ConfiguredJob
+from deltaci.planner.errors import PlanFailed, printable
+from deltaci.planner.globs import MATCHES_MAX, Globs
+
+_DOCUMENT_SUFFIXES: Final = frozenset({".md", ".markdown", ".rst", ".adoc", ".asciidoc"})
+_DOCUMENT_NAMES: Final = frozenset(
+    {
+        "LICENSE",
+        "LICENCE",
+        "COPYING",
+        "NOTICE",
+        "AUTHORS",
+        "CONTRIBUTORS",
+        "CODEOWNERS",
+        "LICENSE.txt",
+        "CHANGELOG",
+        "README",
+    }
+)
+_ASSET_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".pdf", ".drawio", ".puml"})
+_DOCUMENT_DIRECTORIES: Final = frozenset({"docs", "doc"})
+# A Markdown file below one of these may well be what a test or a program reads.
+_INPUT_DIRECTORIES: Final = frozenset(
+    {"tests", "test", "__tests__", "spec", "testdata", "fixtures", "src", "data", "content", "templates", "examples"}
+)
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """The changed paths, sorted; None if they are unknown, and then `unknown_because` says why, as half a sentence."""
+
+    paths: tuple[str, ...] | None
+    unknown_because: str = "the base of the change is unknown"
+
+    def whole(self) -> Reason | None:
+        """Why everything runs, whatever the rules of single jobs say; None if single jobs decide."""
+        if self.paths is None:
+            return Reason(rule="base-unknown", text=f"everything runs: {self.unknown_because}")
+        if not self.paths:
+            return Reason(
+                rule="empty-difference", text="everything runs: no file changed, so a run is all that was asked for"
+            )
+        return None
+
+
+class Decision(NamedTuple):
+    """Whether a job is skipped, and why or why not."""
+
+    is_skipped: bool
+    reason: Reason
+
+
+def of_configured(jobs: Sequence[ConfiguredJob], difference: Difference) -> tuple[PlannedJob, ...]:
+    """The jobs with `is_skipped` and `reasons`, in the same order.
+
+    A skipped need counts as satisfied, except that a job with artifacts runs if one that needs it runs: what is
+    downloaded has to be made first.
+
+    Raises:
+        PlanFailed: so many patterns and changed files that matching them would take longer than a plan may.
+    """
+    distinct = {each.paths for each in jobs} | {each.paths_ignore for each in jobs}
+    if sum(map(len, distinct)) * len(difference.paths or ()) > MATCHES_MAX:
+        raise PlanFailed(
+            f"too many patterns in {FILE} for {len(difference.paths or ())} changed files; use fewer patterns"
+        )
+    decisions: dict[str, Decision] = {}
+    by_patterns: dict[tuple[tuple[str, ...], tuple[str, ...]], Decision] = {}
+    for each in jobs:
+        key = (each.paths, each.paths_ignore)
+        if key not in by_patterns:
+            by_patterns[key] = _decide(each, difference)
+        decisions[each.job.name] = by_patterns[key]
+    _pull_in_producers(jobs, decisions)
+    return tuple(
+        msgspec.structs.replace(
+            each.job,
+            reasons=(decisions[each.job.name].reason,),
+            is_skipped=decisions[each.job.name].is_skipped,
+        )
+        for each in jobs
+    )
+
+
+def _decide(each: ConfiguredJob, difference: Difference) -> Decision:
+    if not each.paths and not each.paths_ignore:
+        return Decision(False, Reason(rule="configured", file=FILE, text="runs on every change: it has no 'paths'"))
+    whole = difference.whole()
+    if whole is not None:
+        return Decision(False, whole)
+    assert difference.paths is not None
+    if FILE in difference.paths:
+        return Decision(False, Reason(rule="configuration-changed", file=FILE, text=f"{FILE} itself changed"))
+    ignored = Globs(each.paths_ignore)
+    candidates = (
+        [path for path in difference.paths if ignored.match(path) is None] if each.paths_ignore else difference.paths
+    )
+    if not candidates:
+        first = difference.paths[0]
+        text = f"all {len(difference.paths)} changed files match 'paths_ignore', {printable(first)} first"
+        return Decision(True, Reason(rule="paths-ignore", file=first, text=text))
+    if not each.paths:
+        text = f"{printable(candidates[0])} changed and is not in 'paths_ignore'"
+        return Decision(False, Reason(rule="paths-ignore", file=candidates[0], text=text))
+    found = Globs(each.paths).first(candidates)
+    if found is not None:
+        path, pattern = found
+        return Decision(
+            False, Reason(rule="paths", file=path, text=f"{printable(path)} changed and matches {pattern!r}")
+        )
+    text = (
+        f"none of {len(difference.paths)} changed files matches 'paths'; the first is {printable(difference.paths[0])}"
+    )
+    return Decision(True, Reason(rule="paths", file=difference.paths[0], text=text))
+
+
+def _pull_in_producers(jobs: Sequence[ConfiguredJob], decisions: dict[str, Decision]) -> None:
+    by_name = {each.job.name: each.job for each in jobs}
+    waiting = [each.job for each in jobs if not decisions[each.job.name].is_skipped]
+    while waiting:
+        consumer = waiting.pop(0)
+        for need in consumer.needs:
+            if decisions[need].is_skipped and by_name[need].artifacts:
+                text = f"{consumer.name} runs and needs the artifacts of this job"
+                decisions[need] = Decision(False, Reason(rule="artifacts-needed", text=text))
+                waiting.append(by_name[need])
+
+
+def is_documentation(path: str) -> bool:
+    """Whether no build or test can depend on `path`, as far as its name tells; in doubt it is not documentation."""
+    pure = PurePosixPath(path)
+    directories = set(pure.parts[:-1])
+    if directories & _INPUT_DIRECTORIES:
+        return False
+    if pure.suffix.lower() in _DOCUMENT_SUFFIXES or pure.name in _DOCUMENT_NAMES:
+        return True
+    return pure.suffix.lower() in _ASSET_SUFFIXES and bool(directories & _DOCUMENT_DIRECTORIES)

@@ -1,0 +1,178 @@
+"""A commit and what changed in it become a plan.
+
+Rule 1: explicit configuration wins over discovery.
+Rule 2: reading is asynchronous and happens first; deciding is one pure function of what was read, in a thread, within
+a time limit. Equal inputs give equal plans, whatever order they come in.
+"""
+
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeVar
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from deltaci.domain.plan import Plan, PlannedJob, Reason
+from deltaci.planner.configuration import FILE, is_present, load
+from deltaci.planner.discovery.discover import discover, of_discovered, wanted
+from deltaci.planner.discovery.project import MANIFEST_BYTES_MAX
+from deltaci.planner.errors import ConfigurationInvalid, PlanFailed, Problem, printable
+from deltaci.planner.impact import Difference, of_configured
+from deltaci.planner.repository import Change, Files, RepositoryView, changed_paths
+from deltaci.planner.yaml_nodes import BYTES_MAX
+
+PLAN_MS_DEFAULT: Final = 30_000
+T = TypeVar("T")
+
+
+class Planner:
+    """Makes plans; keeps nothing between them."""
+
+    def __init__(self, *, plan_ms: int = PLAN_MS_DEFAULT) -> None:
+        """`plan_ms`: the longest that one plan may take, reading included, milliseconds."""
+        self._plan_ms = plan_ms
+
+    async def plan(
+        self,
+        view: RepositoryView,
+        changes: Sequence[Change] | None,
+        *,
+        base_sha: str | None,
+        unknown_because: str | None = None,
+        configuration_view: RepositoryView | None = None,
+    ) -> Plan:
+        """What should run for the commit of `view`.
+
+        Args:
+            changes: the difference to `base_sha`; None if it is unknown, and then everything runs.
+            unknown_because: why it is unknown, as half a sentence for people.
+            configuration_view: where `deltaci.yaml` is read instead, for changes whose author is not trusted with it.
+        Returns:
+            A plan in topological order. It has no jobs if there is no configuration and nothing was discovered; its
+            reasons say so, and the run that it is for has nothing to wait for.
+        Raises:
+            ConfigurationInvalid: `deltaci.yaml` cannot be used; carries all problems.
+            PlanFailed: a manifest cannot be used, or the time limit ran out.
+        """
+        try:
+            with anyio.fail_after(self._plan_ms / 1000):
+                return await self._plan(view, changes, base_sha, unknown_because, configuration_view)
+        except TimeoutError as error:
+            text = f"planning commit {view.commit_sha} took longer than {self._plan_ms} ms (setting plan_ms)"
+            raise PlanFailed(f"{text}; a deltaci.yaml with fewer patterns and jobs is faster") from error
+
+    async def _plan(
+        self,
+        view: RepositoryView,
+        changes: Sequence[Change] | None,
+        base_sha: str | None,
+        unknown_because: str | None,
+        configuration_view: RepositoryView | None,
+    ) -> Plan:
+        files = await in_thread(lambda: Files(view.entries()))
+        difference = Difference(paths=None if changes is None else changed_paths(changes))
+        if changes is None and unknown_because is not None:
+            difference = msgspec.structs.replace(difference, unknown_because=unknown_because)
+        source = configuration_view or view
+        source_files = files if source is view else await in_thread(lambda: Files(source.entries()))
+        notes = () if source is view else (_borrowed(view, source),)
+        if is_present(source_files):
+            if source_files.size(FILE) > BYTES_MAX:
+                text = f"the file has {source_files.size(FILE)} bytes; at most {BYTES_MAX} are accepted"
+                raise ConfigurationInvalid((Problem(file=FILE, text=text),))
+            data = (await source.read_many([FILE], bytes_max=BYTES_MAX))[FILE]
+            return await in_thread(
+                lambda: from_configuration(data, files, difference, view.commit_sha, base_sha, notes)
+            )
+        paths = await in_thread(lambda: wanted(files))
+        contents = await view.read_many(paths, bytes_max=MANIFEST_BYTES_MAX)
+        return await in_thread(lambda: from_discovery(contents, files, difference, view.commit_sha, base_sha, notes))
+
+
+async def in_thread(call: Callable[[], T]) -> T:
+    """Run `call` off the loop; on a time limit it is left to end by itself, since its inputs are bounded."""
+    return await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
+
+
+def _borrowed(view: RepositoryView, source: RepositoryView) -> Reason:
+    text = (
+        f"{FILE} is taken from {source.commit_sha}, not from {view.commit_sha}: its author is not trusted to change it"
+    )
+    return Reason(rule="configuration-from-base", file=FILE, text=text)
+
+
+def from_configuration(
+    data: bytes,
+    files: Files,
+    difference: Difference,
+    commit_sha: str,
+    base_sha: str | None,
+    notes: tuple[Reason, ...] = (),
+) -> Plan:
+    """The plan of a configuration: a pure function. Raises ConfigurationInvalid."""
+    jobs = of_configured(load(data, files), difference)
+    count = f"{len(jobs)} job{'s' if len(jobs) != 1 else ''}"
+    why = Reason(rule="configuration", file=FILE, text=f"{FILE} describes {count}")
+    return Plan(
+        commit_sha=commit_sha,
+        base_sha=base_sha if difference.paths is not None else None,
+        source="configuration",
+        jobs=in_order(jobs),
+        reasons=(why, *notes, *_base(difference)),
+        changed_files_count=None if difference.paths is None else len(difference.paths),
+    )
+
+
+def from_discovery(
+    contents: Mapping[str, bytes],
+    files: Files,
+    difference: Difference,
+    commit_sha: str,
+    base_sha: str | None,
+    notes: tuple[Reason, ...] = (),
+) -> Plan:
+    """The plan of a repository without configuration: a pure function. Raises PlanFailed."""
+    discovery = discover(files, contents)
+    jobs = of_discovered(discovery, difference)
+    if jobs:
+        roots = sorted({project.root for project in discovery.projects})
+        shown = ", ".join(printable(root) for root in roots[:5]) + (", ..." if len(roots) > 5 else "")
+        why = Reason(rule="discovery", text=f"there is no {FILE}; found {len(discovery.projects)} projects in {shown}")
+    else:
+        text = f"there is no {FILE}, and no Python, Node, Go or Rust project with anything to run: nothing runs"
+        why = Reason(rule="nothing-to-run", text=text)
+    return Plan(
+        commit_sha=commit_sha,
+        base_sha=base_sha if difference.paths is not None else None,
+        source="discovery",
+        jobs=in_order(jobs),
+        reasons=(why, *notes, *discovery.reasons, *_base(difference)),
+        changed_files_count=None if difference.paths is None else len(difference.paths),
+    )
+
+
+def _base(difference: Difference) -> tuple[Reason, ...]:
+    whole = difference.whole()
+    return () if whole is None else (whole,)
+
+
+def in_order(jobs: Sequence[PlannedJob]) -> tuple[PlannedJob, ...]:
+    """Needs before those who need them; otherwise the order given. There must be no cycle."""
+    position = {job.name: index for index, job in enumerate(jobs)}
+    missing = [len(job.needs) for job in jobs]
+    dependents: dict[int, list[int]] = {}
+    for index, job in enumerate(jobs):
+        for need in job.needs:
+            dependents.setdefault(position[need], []).append(index)
+    ready = [index for index, count in enumerate(missing) if count == 0]
+    ordered = []
+    while ready:
+        index = heapq.heappop(ready)
+        ordered.append(jobs[index])
+        for dependent in dependents.get(index, ()):
+            missing[dependent] -= 1
+            if missing[dependent] == 0:
+                heapq.heappush(ready, dependent)
+    assert len(ordered) == len(jobs), "a cycle among needs"
+    return tuple(ordered)

@@ -1,0 +1,123 @@
+"""What the planner needs of a repository: the port, and an index of its files that forgets their order.
+
+Rule: everything here sorts; two views with the same files give the same plan, however they list them.
+"""
+
+import hashlib
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Literal, Protocol, TypeAlias
+
+from deltaci.planner.globs import MATCHES_MAX, GlobInvalid, Globs
+
+Kind: TypeAlias = Literal["file", "symlink", "submodule"]
+_KINDS: Final[Mapping[str, Kind]] = {"120000": "symlink", "160000": "submodule"}
+
+
+class Entry(Protocol):
+    """One file of a commit; `mode` is git's, `size` in bytes, `sha` the id of its contents."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def mode(self) -> str: ...
+    @property
+    def sha(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+
+
+class Change(Protocol):
+    """One changed file; a rename counts for both its paths. Which kind of change it is decides nothing."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def old_path(self) -> str | None: ...
+
+
+class RepositoryView(Protocol):
+    """The files of one commit. `deltaci.forge.mirror.CommitView` is one."""
+
+    @property
+    def commit_sha(self) -> str: ...
+
+    def entries(self) -> Sequence[Entry]:
+        """Every file, symlink and submodule, in any order."""
+        ...
+
+    async def read_many(self, paths: Iterable[str], *, bytes_max: int | None = None) -> dict[str, bytes]:
+        """The contents of files; raises if one is missing or larger than `bytes_max`."""
+        ...
+
+
+class Files:
+    """The files of a commit by path, sorted; directories are what the paths tell."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self._by_path = {entry.path: entry for entry in sorted(entries, key=lambda entry: entry.path)}
+        self.paths: Final = tuple(self._by_path)
+        self._hashes: dict[tuple[str, ...], str] = {}
+        self._matches = 0
+
+    def kind(self, path: str) -> Kind | None:
+        """What is at `path`, or None if nothing, or a directory, is."""
+        entry = self._by_path.get(path)
+        return None if entry is None else _KINDS.get(entry.mode, "file")
+
+    def is_file(self, path: str) -> bool:
+        """Whether a regular file is at `path`."""
+        return self.kind(path) == "file"
+
+    def size(self, path: str) -> int:
+        """Bytes of the file at `path`; 0 if there is none."""
+        entry = self._by_path.get(path)
+        return 0 if entry is None else entry.size
+
+    def is_directory(self, path: str) -> bool:
+        """Whether files are below `path`."""
+        return bool(self.below(path))
+
+    def below(self, directory: str) -> tuple[str, ...]:
+        """The paths of all files below a directory, sorted; `.` is the root."""
+        if directory == ".":
+            return self.paths
+        # "0" is the character after "/": between the two are exactly the names that begin with "directory/".
+        return self.paths[bisect_left(self.paths, f"{directory}/") : bisect_left(self.paths, f"{directory}0")]
+
+    def hash_of_files(self, paths: Iterable[str]) -> str:
+        """As `hash_of`, of exactly these paths; those that do not exist count as absent."""
+        found = ((path, self._by_path.get(path)) for path in sorted(set(paths)))
+        return _digest((path, entry) for path, entry in found if entry is not None)
+
+    def hash_of(self, patterns: Sequence[str]) -> str:
+        """16 hex digits that change when a matching file is added, removed, renamed or edited, and only then.
+
+        Computed from object ids: no content is read. No matching file has a hash, too.
+
+        Raises:
+            GlobInvalid: malformed patterns, or more than `MATCHES_MAX` matches over all calls.
+        """
+        key = tuple(patterns)
+        if key not in self._hashes:
+            globs = Globs(patterns)
+            self._matches += len(patterns) * len(self.paths)
+            if self._matches > MATCHES_MAX:
+                raise GlobInvalid(
+                    f"too many patterns for {len(self.paths)} files; hash fewer, or name files without '*'"
+                )
+            items = self._by_path.items()
+            self._hashes[key] = _digest((path, entry) for path, entry in items if globs.match(path) is not None)
+        return self._hashes[key]
+
+
+def _digest(entries: Iterable[tuple[str, Entry]]) -> str:
+    whole = hashlib.sha256()
+    for path, entry in entries:
+        whole.update(f"{path}\0{entry.sha}\0".encode())
+    return whole.hexdigest()[:16]
+
+
+def changed_paths(changes: Iterable[Change]) -> tuple[str, ...]:
+    """Every path that a difference touches, the old path of a rename included; sorted, each once."""
+    return tuple(sorted({path for change in changes for path in (change.path, change.old_path) if path is not None}))

@@ -17,6 +17,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from deltaci.domain.errors import ForgeError
 from deltaci.forge.git_command import DEFAULT_PROTOCOLS, GitError, GitResult, GitTimedOut, run_git
 
 ChangeKind: TypeAlias = Literal["added", "modified", "deleted", "renamed", "type_changed"]
@@ -36,16 +37,21 @@ _KINDS: Final[Mapping[str, ChangeKind]] = {
 }
 
 
-class MirrorError(Exception):
-    """A repository could not be read; the text says what was asked, of which repository, and what to do.
+class MirrorError(ForgeError):
+    """A repository could not be read; the text says what was asked, of which repository, and what to do."""
 
-    `is_retryable`: the same call may succeed later (network, time limit), with nothing changed by anybody.
-    """
+    code = "mirror"
 
-    def __init__(self, text: str, *, repo_id: str, is_retryable: bool = False) -> None:
-        super().__init__(text)
+    def __init__(self, text: str, *, repo_id: str) -> None:
+        super().__init__(text, repo_id=repo_id)
         self.repo_id = repo_id
-        self.is_retryable = is_retryable
+
+
+class MirrorUnavailable(MirrorError):
+    """The same call may succeed later, with nothing changed by anybody: the network failed, or a time limit ran out."""
+
+    code = "mirror_unavailable"
+    is_retryable = True
 
 
 class MirrorLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,9 +168,8 @@ class Mirror:
 
     def error(self, asked: str, why: str, *, is_retryable: bool = False) -> MirrorError:
         """A `MirrorError` of this mirror: could not do `asked`, because `why`."""
-        return MirrorError(
-            f"could not {asked} of repository {self.repo_id}: {why}", repo_id=self.repo_id, is_retryable=is_retryable
-        )
+        kind = MirrorUnavailable if is_retryable else MirrorError
+        return kind(f"could not {asked} of repository {self.repo_id}: {why}", repo_id=self.repo_id)
 
     async def ensure(self, commit_sha: str, ref: str | None = None) -> None:
         """Have `commit_sha` and its history here, fetching only if it is missing.

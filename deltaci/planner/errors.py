@@ -4,6 +4,8 @@ from typing import Final
 
 import msgspec
 
+from deltaci.domain import errors
+
 PROBLEMS_MAX: Final = 50
 PROBLEMS_SHOWN_MAX: Final = 10
 
@@ -22,17 +24,19 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
         return f"{place}: {self.key}: {self.text}" if self.key else f"{place}: {self.text}"
 
 
-class PlanFailed(Exception):
-    """No plan can be made of this commit. `str()` is for people; `problems` say where, possibly empty.
+class PlanFailed(errors.PlanFailed):
+    """No plan can be made of this commit. `str()` is for people; `problems` say where, possibly empty."""
 
-    `is_retryable`: nothing is wrong with the commit; the repository could not be reached or read in time.
-    """
-
-    def __init__(self, text: str, problems: tuple[Problem, ...] = (), *, is_retryable: bool = False) -> None:
+    def __init__(self, text: str, problems: tuple[Problem, ...] = ()) -> None:
         super().__init__(text)
         self.text = text
         self.problems = problems
-        self.is_retryable = is_retryable
+
+
+class PlanUnavailable(PlanFailed):
+    """Nothing is wrong with the commit: the repository could not be reached or read in time. Try again later."""
+
+    is_retryable = True
 
 
 class ConfigurationInvalid(PlanFailed):

@@ -10,7 +10,7 @@ from typing import Final
 from deltaci.domain.plan import Plan
 from deltaci.forge.git_command import DEFAULT_PROTOCOLS
 from deltaci.forge.mirror import Change, CommitView, Mirror, MirrorError, MirrorLimits, Mirrors
-from deltaci.planner.errors import PlanFailed
+from deltaci.planner.errors import PlanFailed, PlanUnavailable
 from deltaci.planner.planner import PLAN_MS_DEFAULT, Planner
 
 _NO_COMMIT: Final[Mapping[str, str]] = {
@@ -67,7 +67,9 @@ class RepositoryPlanner:
                 taken from `base_sha`, which must be known.
             authorization: HTTP Authorization header value for fetching.
         Raises:
-            PlanFailed: with `is_retryable` when the repository could not be reached or read in time.
+            ConfigurationInvalid: `deltaci.yaml` cannot be used; carries all problems.
+            PlanUnavailable: the repository could not be reached or read in time (`is_retryable`).
+            PlanFailed: any other reason; the parent of both.
         """
         try:
             mirror = self._mirrors.of(repo_id=repo_id, clone_url=clone_url, authorization=authorization)
@@ -84,7 +86,8 @@ class RepositoryPlanner:
                 configuration_view=configuration_view,
             )
         except MirrorError as error:
-            raise PlanFailed(str(error), is_retryable=error.is_retryable) from error
+            failure = PlanUnavailable if error.is_retryable else PlanFailed
+            raise failure(str(error)) from error
 
     async def _base(self, mirror: Mirror, base_sha: str | None, base_ref: str | None) -> tuple[str | None, str | None]:
         """The base if it can be had, or why it cannot: a base that is gone is normal after a force push."""

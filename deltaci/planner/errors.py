@@ -33,10 +33,13 @@ class PlanFailed(errors.PlanFailed):
         self.problems = problems
 
 
-class PlanUnavailable(PlanFailed):
-    """Nothing is wrong with the commit: the repository could not be reached or read in time. Try again later."""
+class PlanUnavailable(errors.ForgeUnavailable):
+    """The repository could not be reached or read in time: try again later.
 
-    is_retryable = True
+    Not a `PlanFailed`, which ends the run: nothing is known to be wrong with the commit.
+    """
+
+    code = "plan_unavailable"
 
 
 class ConfigurationInvalid(PlanFailed):

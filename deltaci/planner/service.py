@@ -1,6 +1,6 @@
 """From "this commit of this repository" to a plan: the mirror and the planner together.
 
-Rule: whatever goes wrong leaves here as `PlanFailed` with a text for the people whose run it is.
+Rule: whatever goes wrong leaves here as `PlanFailed` or `PlanUnavailable`, with a text for the people whose run it is.
 """
 
 from collections.abc import Mapping
@@ -68,8 +68,8 @@ class RepositoryPlanner:
             authorization: HTTP Authorization header value for fetching.
         Raises:
             ConfigurationInvalid: `deltaci.yaml` cannot be used; carries all problems.
-            PlanUnavailable: the repository could not be reached or read in time (`is_retryable`).
-            PlanFailed: any other reason; the parent of both.
+            PlanFailed: any other reason why there is no plan; the parent of `ConfigurationInvalid`.
+            PlanUnavailable: the repository could not be reached or read in time; ask again later.
         """
         try:
             mirror = self._mirrors.of(repo_id=repo_id, clone_url=clone_url, authorization=authorization)
@@ -86,8 +86,9 @@ class RepositoryPlanner:
                 configuration_view=configuration_view,
             )
         except MirrorError as error:
-            failure = PlanUnavailable if error.is_retryable else PlanFailed
-            raise failure(str(error)) from error
+            if error.is_retryable:
+                raise PlanUnavailable(str(error)) from error
+            raise PlanFailed(str(error)) from error
 
     async def _base(self, mirror: Mirror, base_sha: str | None, base_ref: str | None) -> tuple[str | None, str | None]:
         """The base if it can be had, or why it cannot: a base that is gone is normal after a force push."""

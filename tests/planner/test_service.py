@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deltaci.domain.plan import Plan, digest
-from deltaci.planner.errors import PlanFailed
+from deltaci.planner.errors import PlanFailed, PlanUnavailable
 from deltaci.planner.service import RepositoryPlanner
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -182,7 +182,7 @@ async def test_a_repository_that_cannot_be_reached_is_a_failure_to_retry(
     planner: RepositoryPlanner, tmp_path: Path
 ) -> None:
     """Nothing is wrong with the commit."""
-    with pytest.raises(PlanFailed) as caught:
+    with pytest.raises(PlanUnavailable) as caught:
         await planner.plan(repo_id="1", clone_url=str(tmp_path / "gone"), commit_sha="1" * 40, ref=None)
 
     assert caught.value.is_retryable

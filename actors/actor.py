@@ -57,6 +57,10 @@ class Actor(pykka.Actor, Generic[S]):
         """Whether nothing is left to do, so that the actor may go as soon as its mailbox is empty."""
         return False
 
+    def can_passivate(self) -> bool:
+        """Whether an idle actor may be dropped now; False while it holds what no snapshot has."""
+        return True
+
     @staticmethod
     def is_urgent(_message: Any, /) -> bool:
         """Whether the message belongs in the urgent lane, which is emptied first and has its own room."""

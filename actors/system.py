@@ -327,5 +327,7 @@ class ActorSystem:
         idle_ticks = self.tick - cell.tick - 1
         has_crashed_lately = cell.crashed_at is not None and cell.crashed_at[-1] > now - family.intensity.period_s
         # Its window of crashes would be forgotten with it, and it could crash for ever.
-        if idle_ticks * self._sweep_s >= family.passivate_after_s and not has_crashed_lately:
+        if idle_ticks * self._sweep_s < family.passivate_after_s or has_crashed_lately:
+            return
+        if cell.actor is None or cell.actor.can_passivate():
             cell.leave(Reason.PASSIVATED)

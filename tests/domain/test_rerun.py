@@ -1,5 +1,7 @@
 """A new run attempt: what runs again, what is carried over."""
 
+from typing import Any
+
 import pytest
 
 from deltaci.domain.plan import Plan, PlannedJob, Reason
@@ -35,7 +37,7 @@ def test_a_full_rerun_of_a_first_attempt_is_the_same_plan() -> None:
 def test_a_full_rerun_after_a_partial_one_runs_the_carried_over_jobs_too() -> None:
     """ "Everything" is what the first attempt was asked for, not what the second one happened to repeat."""
     plan = _plan(_job("lint"), _job("test"), _job("docs", is_skipped=True))
-    states = {"lint": JobState.SUCCEEDED, "test": JobState.FAILED, "docs": JobState.SKIPPED}
+    states: dict[str, Any] = {"lint": JobState.SUCCEEDED, "test": JobState.FAILED, "docs": JobState.SKIPPED}
     second = _again(plan, **states)
 
     third = _again(second, failed_only=False, earlier_attempt=2, lint=JobState.SKIPPED, test=JobState.SUCCEEDED)
@@ -66,7 +68,7 @@ def test_a_partial_rerun_repeats_all_that_depends_on_what_it_repeats() -> None:
     plan = _plan(
         _job("lint"), _job("flaky"), _job("test", "flaky"), _job("deploy", "test", "lint"), _job("docs", "lint")
     )
-    states = dict.fromkeys(("lint", "test", "deploy", "docs"), JobState.SUCCEEDED)
+    states: dict[str, Any] = dict.fromkeys(("lint", "test", "deploy", "docs"), JobState.SUCCEEDED)
 
     again = _again(plan, flaky=JobState.FAILED, **states)
 

@@ -197,10 +197,13 @@ def marked(mark: str) -> list[int]:
 def sweep(mark: str) -> bool:
     """Kill every process that carries `mark` until none is found; False if some cannot be killed. Blocks."""
     assert mark, "an empty mark would match every process"
+    was_clean = False
     for _ in range(SWEEPS_MAX):
         found = marked(mark)
-        if not found:
+        if not found and was_clean:
             return True
+        # Twice, because in the middle of exec a process shows an empty environment.
+        was_clean = not found
         _kill(found)
         time.sleep(SWEEP_PAUSE_S)
     logger.error("processes {} of an attempt cannot be killed", found)
@@ -218,8 +221,11 @@ def kill_orphans() -> None:
     killed: set[int] = set()
     for _ in range(SWEEPS_MAX):
         killed = {pid for pid in killed if not _is_reaped(pid)}
-        found = {pid for pid in _living_children_of(os.getpid()) if not _is_marked(pid)}
-        if not found and not killed:
+        children = _living_children_of(os.getpid())
+        # In the middle of exec, command line and environment are empty alike: one of our own may look like that.
+        unsettled = {pid for pid in children if not _read(pid, "cmdline")}
+        found = {pid for pid in children if pid not in unsettled and not _is_marked(pid)}
+        if not found and not killed and not unsettled:
             return
         for pid in found:
             _kill([pid, *shepherd.descendants_of(pid)])
@@ -272,8 +278,12 @@ def _process_ids() -> list[int]:
 
 
 def _environment_of(pid: int) -> bytes:
+    return _read(pid, "environ")
+
+
+def _read(pid: int, name: str) -> bytes:
     try:
-        return Path(f"/proc/{pid}/environ").read_bytes()
+        return Path(f"/proc/{pid}/{name}").read_bytes()
     except OSError:
         return b""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
-from quart import Quart, Response, request, websocket
+from quart import Quart, Response, copy_current_websocket_context, request, websocket
 
 from protocol.codec import decode_request_frame, decode_runner_body, encode_body, encode_frame
 from protocol.messages import Answer, Failure, LogGap, Register, Registered, RunnerMessage, ServerMessage, StaleLease
@@ -39,6 +39,8 @@ class WireServer:
         self.changed = asyncio.Event()
         self.url = ""
         self._stop = asyncio.Event()
+        self._is_down = asyncio.Event()
+        self._channels: set[asyncio.Task[Any]] = set()
         self._task: asyncio.Task[None] | None = None
         self._port = 0
 
@@ -63,17 +65,20 @@ class WireServer:
         config.graceful_timeout = 0.2
         config.errorlog = config.accesslog = None
         self._stop = asyncio.Event()
+        self._is_down = asyncio.Event()
         self._task = asyncio.create_task(serve(self._app(), config, shutdown_trigger=self._wait_for_stop))
 
     async def stop(self) -> None:
         self._stop.set()
+        await self.until(lambda: not self._channels)
+        self._is_down.set()
         if self._task is not None:
             await asyncio.wait({self._task})
             self._task = None
         self.outboxes.clear()
 
     async def _wait_for_stop(self) -> None:
-        await self._stop.wait()
+        await self._is_down.wait()
 
     def _app(self) -> Quart:
         app = Quart("wire")
@@ -111,15 +116,35 @@ class WireServer:
         await websocket.accept()
         outbox: asyncio.Queue[bytes] = asyncio.Queue()
         self.outboxes.append(outbox)
-        async with asyncio.TaskGroup() as group:
-            writer = group.create_task(self._write(outbox))
-            try:
-                while True:
-                    frame = decode_request_frame(await websocket.receive())
-                    self._note("websocket", frame.body)
-                    group.create_task(self._answer(frame.id, frame.body, outbox))
-            finally:
-                writer.cancel()
+        tasks = [
+            asyncio.create_task(copy_current_websocket_context(part)(outbox)) for part in (self._write, self._read)
+        ]
+        stop = asyncio.create_task(self._stop.wait())
+        self._channels.add(stop)
+        try:
+            # A handler that is torn down by the server's own shutdown leaves warnings; this one ends by itself.
+            await asyncio.wait({*tasks, stop}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (*tasks, stop):
+                task.cancel()
+            await asyncio.gather(*tasks, stop, return_exceptions=True)
+            self._channels.discard(stop)
+            self.changed.set()
+        return None
+
+    async def _read(self, outbox: asyncio.Queue[bytes]) -> None:
+        answers: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                frame = decode_request_frame(await websocket.receive())
+                self._note("websocket", frame.body)
+                task = asyncio.create_task(self._answer(frame.id, frame.body, outbox))
+                answers.add(task)
+                task.add_done_callback(answers.discard)
+        finally:
+            for task in answers:
+                task.cancel()
+            await asyncio.gather(*answers, return_exceptions=True)
 
     async def _write(self, outbox: asyncio.Queue[bytes]) -> None:
         while True:

@@ -103,6 +103,7 @@ class FakePlane:
         self.canceled: set[str] = set()
         self.push: OnPush = lambda _push: None
         self.expires_in_ms = 60_000
+        self.open_polls = 0
         self._waiting: list[LeaseGranted] = []
         self._ids = itertools.count(1)
         self._changed = asyncio.Condition()
@@ -174,10 +175,14 @@ class FakePlane:
                 return CompleteAck(**_fence(message), state=state)
 
     async def _lease(self, message: Lease) -> Leases:
-        async with self._changed:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(message.wait_ms / 1000):
-                    await self._changed.wait_for(lambda: bool(self._waiting))
+        self.open_polls += 1
+        try:
+            async with self._changed:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(message.wait_ms / 1000):
+                        await self._changed.wait_for(lambda: bool(self._waiting))
+        finally:
+            self.open_polls -= 1
         taken, self._waiting = self._waiting[: message.slots], self._waiting[message.slots :]
         return Leases(leases=tuple(taken))
 

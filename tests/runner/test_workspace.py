@@ -156,8 +156,14 @@ def test_the_next_life_kills_and_removes_what_a_crash_left(tmp_path: Path, repos
         path.parent.mkdir(exist_ok=True)
         path.touch()
     orphan = subprocess.Popen(
-        [sys.executable, "-c", "import time; time.sleep(600)"], env={MARK_VARIABLE: mark}, start_new_session=True
+        [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"],
+        env={MARK_VARIABLE: mark},
+        start_new_session=True,
+        stdout=subprocess.PIPE,
     )
+    assert orphan.stdout is not None
+    with orphan.stdout:
+        orphan.stdout.readline()
     first.close()
 
     second = WorkDir(tmp_path / "work")

@@ -90,6 +90,14 @@ class StoreUnavailable(StoreError):
     code = "store_unavailable"
 
 
+class SnapshotCorrupt(StoreError):
+    """What is stored of this entity cannot be decoded: restore it from its journal or a backup."""
+
+    code = "snapshot_corrupt"
+    http_status = 500
+    is_retryable = False
+
+
 class SchemaTooNew(StoreError):
     """The database was written by a newer program: use that program, or restore a backup."""
 

@@ -1,0 +1,1 @@
+"""Everything durable: the port, and SQLite and memory behind it."""

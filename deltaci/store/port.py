@@ -331,8 +331,8 @@ class Store(Protocol):
         ...
 
     async def superseded_runs(self, limit: int) -> tuple[tuple[str, str], ...]:
-        """(older, newer) for each run of a superseding repository that is live, has no cancel requested, and has a newer
-        run of the same non-empty trigger stream. Newer: created later (ids sort by time)."""
+        """(older, newest) for each run of a superseding repository that is live, has no cancel requested, and has a
+        newer run of the same non-empty trigger stream. Newer: created later (ids sort by time)."""
         ...
 
     async def live_runs_of_stream(self, repo_id: str, stream: str) -> tuple[str, ...]:

@@ -1,0 +1,278 @@
+"""The synchronous core of the SQLite store: one connection, batches in, answers out. No thread, no loop, no clock.
+
+Rule 1: a batch is one transaction, but each commit in it is answered by itself: a lost race takes nobody else along.
+Rule 2: after an I/O error it is unknown what reached the disk, and asking again can lie: a second fsync succeeds
+        without having written what the first one lost. Broken for good, then: exit, and recover from disk.
+Rule 3: a full disk, and another process that holds the database, break nothing: rolled back, works again later.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from deltaci.domain.errors import SchemaTooNew, StoreError, StoreUnavailable
+from deltaci.store.journal import GENESIS, Row, chained
+from deltaci.store.prepare import Prepared
+from deltaci.store.rules import refused
+from deltaci.store.sql import migrations, query
+
+Read: TypeAlias = Callable[[sqlite3.Connection], Any]
+
+BUSY_TIMEOUT_MS: Final = 5_000
+WRITER_CACHE_KIB: Final = 64 * 1024
+READER_CACHE_KIB: Final = 16 * 1024
+STATEMENTS_KEPT: Final = 256
+# Checkpoints run inside a commit and rewrite hot pages: 16 MiB between two. If one fails SQLite says nothing and keeps
+# the log; that is safe, as the next one writes the same pages from the synced log again.
+CHECKPOINT_PAGES: Final = 4_000
+
+_INSERT_JOURNAL: Final = query("insert_journal")
+_JOURNAL_TAIL: Final = query("journal_tail")
+
+_FATAL: Final = frozenset(
+    {
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+    }
+)
+_ROLLED_BACK: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM})
+# A full disk may show while the shared index is extended, before anything is written.
+_FULL_TOO: Final = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE})
+
+_UNEXPECTED: Final = (sqlite3.Error, OverflowError, TypeError, ValueError)
+
+
+class Database:
+    """One connection. Writer and readers alike; a reader's connection cannot write."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self.broken_by = ""
+        self.batches = 0
+
+    @classmethod
+    def open_writer(cls, path: Path, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS) -> "Database":
+        """Open, create if need be (mode 0600, also of the files beside it) and bring to this program's schema.
+
+        Raises `SchemaTooNew`, and `StoreUnavailable` when it cannot be opened or somebody holds it for too long.
+        """
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            database = cls(_connect(path, busy_timeout_ms))
+        except (OSError, sqlite3.Error) as error:
+            raise StoreUnavailable(f"the database {path} cannot be opened: {error}") from error
+        try:
+            pragmas = (
+                f"cache_size = -{WRITER_CACHE_KIB}",
+                "journal_mode = WAL",
+                "synchronous = FULL",
+                f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+            )
+            for pragma in pragmas:
+                database.connection.execute(f"PRAGMA {pragma}")
+            database.migrate()
+        except sqlite3.Error as error:
+            database.close()
+            raise StoreUnavailable(f"the database {path} cannot be prepared: {error}") from error
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    @classmethod
+    def open_reader(cls, path: Path, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS) -> "Database":
+        """Open a database that a writer has brought to its schema."""
+        try:
+            database = cls(_connect(path, busy_timeout_ms))
+            database.connection.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
+            database.connection.execute("PRAGMA query_only = ON")
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"the database {path} cannot be read: {error}") from error
+        return database
+
+    def migrate(self) -> None:
+        """Apply the migrations that this file has not seen, all or none."""
+        execute = self.connection.execute
+        execute("BEGIN IMMEDIATE")
+        try:
+            version: int = execute("PRAGMA user_version").fetchone()[0]
+            _check_version(version)
+            for statements in migrations()[version:]:
+                for statement in statements:
+                    execute(statement)
+            execute(f"PRAGMA user_version = {len(migrations())}")
+            execute("COMMIT")
+        except BaseException:
+            if self.connection.in_transaction:
+                execute("ROLLBACK")
+            raise
+
+    def close(self) -> None:
+        """Close the connection; the last one to close folds the log into the database."""
+        self.connection.close()
+
+    # ---- writing -------------------------------------------------------------------------------------------------
+
+    def apply(self, batch: Sequence[Prepared]) -> list[StoreError | None]:
+        """Put `batch` on disk as one transaction; answer each commit with None or why nothing of it was stored."""
+        if self.broken_by:
+            return [StoreUnavailable(self.broken_by)] * len(batch)
+        self.batches += 1
+        try:
+            return self._transact(batch, is_careful=False)
+        except _UNEXPECTED as error:
+            failure = self._failed(error)
+        if failure is not None:
+            return [failure] * len(batch)
+        # One commit cannot be stored at all, and it is not known which: once more, each behind a savepoint of its own.
+        try:
+            return self._transact(batch, is_careful=True)
+        except _UNEXPECTED as error:
+            failure = self._failed(error) or StoreUnavailable(f"nothing was stored: {error}")
+            return [failure] * len(batch)
+
+    def _transact(self, batch: Sequence[Prepared], *, is_careful: bool) -> list[StoreError | None]:
+        cursor = self.connection.cursor()
+        cursor.execute("BEGIN IMMEDIATE")
+        # Read anew in each transaction: a command line tool may have appended in between.
+        last_id, last_hash = cursor.execute(_JOURNAL_TAIL).fetchone() or (0, GENESIS)
+        answers: list[StoreError | None] = []
+        rows: list[Row] = []
+        for commit in batch:
+            if is_careful:
+                answer, added = _apply_alone(cursor, commit, last_id, last_hash)
+            else:
+                answer, added = _apply(cursor, commit, last_id, last_hash)
+                rows += added
+            if added:
+                last_id, last_hash = added[-1].id, added[-1].hash
+            answers.append(answer)
+        if rows:
+            cursor.executemany(_INSERT_JOURNAL, rows)
+        try:
+            cursor.execute("COMMIT")
+        except sqlite3.Error as error:
+            if not _is_rolled_back(error):
+                self._break(error)
+            raise
+        return answers
+
+    def _failed(self, error: Exception) -> StoreUnavailable | None:
+        """Roll back, and say why every commit of the batch failed; None if one of them may be to blame."""
+        try:
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+        except sqlite3.Error as worse:
+            self._break(worse)
+        if _is_fatal(error):
+            self._break(error)
+        if self.broken_by:
+            return StoreUnavailable(self.broken_by)
+        if _is_rolled_back(error):
+            return StoreUnavailable(f"nothing was stored: {error}; try again later")
+        return None
+
+    def _break(self, error: Exception) -> None:
+        self.broken_by = f"an I/O error makes it unknown what is on disk: {error}; restart to recover from disk"
+
+    # ---- reading -------------------------------------------------------------------------------------------------
+
+    def read(self, calls: Sequence[Read]) -> list[Any]:
+        """The answers of all `calls`; a call that fails is answered with its `StoreError`."""
+        answers: list[Any] = []
+        for call in calls:
+            try:
+                answers.append(call(self.connection))
+            except StoreError as error:
+                answers.append(error)
+            except sqlite3.Error as error:
+                answers.append(StoreUnavailable(f"the database cannot be read: {error}"))
+        return answers
+
+
+def _apply(
+    cursor: sqlite3.Cursor, commit: Prepared, last_id: int, last_hash: bytes
+) -> tuple[StoreError | None, list[Row]]:
+    """Execute a commit; its journal rows are returned and still to be inserted.
+
+    A commit with one condition is refused before it changed anything; only one with several needs a savepoint.
+    """
+    is_guarded = len(commit.conditions) > 1
+    if is_guarded:
+        cursor.execute("SAVEPOINT one")
+    refusal = _execute(cursor, commit)
+    if is_guarded:
+        if refusal is not None:
+            cursor.execute("ROLLBACK TO one")
+        cursor.execute("RELEASE one")
+    if refusal is not None:
+        return refusal, []
+    return None, list(chained(commit.drafts, last_id=last_id, last_hash=last_hash)) if commit.drafts else []
+
+
+def _apply_alone(
+    cursor: sqlite3.Cursor, commit: Prepared, last_id: int, last_hash: bytes
+) -> tuple[StoreError | None, list[Row]]:
+    """Execute a commit with its journal rows so that whatever is wrong with it is undone with it."""
+    rows: list[Row] = []
+    cursor.execute("SAVEPOINT one")
+    try:
+        refusal = _execute(cursor, commit)
+        if refusal is None:
+            rows = list(chained(commit.drafts, last_id=last_id, last_hash=last_hash))
+            cursor.executemany(_INSERT_JOURNAL, rows)
+    except _UNEXPECTED as error:
+        if _is_fatal(error) or _is_rolled_back(error):
+            raise
+        refusal = StoreError(f"this commit cannot be stored: {error}")
+    if refusal is not None:
+        cursor.execute("ROLLBACK TO one")
+        rows = []
+    cursor.execute("RELEASE one")
+    return refusal, rows
+
+
+def _execute(cursor: sqlite3.Cursor, commit: Prepared) -> StoreError | None:
+    for sql, values, write in commit.conditions:
+        try:
+            cursor.execute(sql, values)
+        except sqlite3.IntegrityError:
+            return refused(write)
+        if cursor.rowcount != 1:
+            return refused(write)
+    for sql, values in commit.statements:
+        cursor.execute(sql, values)
+    return None
+
+
+def _check_version(version: int) -> None:
+    if version > len(migrations()):
+        raise SchemaTooNew(
+            f"the database has schema version {version}, this program knows {len(migrations())}: "
+            "use the newer program, or restore a backup"
+        )
+
+
+def _connect(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
+    return sqlite3.connect(
+        path, timeout=busy_timeout_ms / 1_000, isolation_level=None, cached_statements=STATEMENTS_KEPT
+    )
+
+
+def _is_fatal(error: Exception) -> bool:
+    return _code(error) & 0xFF in _FATAL and _code(error) not in _FULL_TOO
+
+
+def _is_rolled_back(error: Exception) -> bool:
+    return _code(error) & 0xFF in _ROLLED_BACK or _code(error) in _FULL_TOO
+
+
+def _code(error: Exception) -> int:
+    """The extended SQLite result code; 0 for errors that are not SQLite's own."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code

@@ -1,0 +1,95 @@
+"""Where the synchronous database runs: on a thread of its own in production, in-process in simulation and tests.
+
+Rule: whatever crosses the thread boundary crosses it as one function; a call per statement costs 30 times as much.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from typing import Final, Protocol, TypeVar
+
+import aiosqlite
+import anyio.lowlevel
+
+from deltaci.store.database import Database
+
+T = TypeVar("T")
+
+_ROWS_AT_ONCE: Final = 64  # aiosqlite wants to know; nobody iterates over its cursors
+
+
+class Engine(Protocol):
+    """Runs functions over one database, one at a time."""
+
+    database: Database
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """The result of `function`, called where the connection lives."""
+        ...
+
+    async def close(self) -> None:
+        """Close the database."""
+        ...
+
+
+class Inline:
+    """Calls in-process: deterministic, on any loop, and in the way of everything else while it lasts."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    @classmethod
+    async def open(cls, opener: Callable[[], Database]) -> "Inline":
+        """An engine over the database that `opener` opens."""
+        await anyio.lowlevel.checkpoint()
+        return cls(opener())
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """The result of `function`."""
+        await anyio.lowlevel.checkpoint()
+        return function()
+
+    async def close(self) -> None:
+        """Close the database."""
+        self.database.close()
+
+
+class _Connection(aiosqlite.Connection):
+    """aiosqlite's connection and its thread, and one thing more: a whole function is run there.
+
+    aiosqlite has no public call for that, only one for each statement; `_execute` is what all of those are made of.
+    This class is the one place that knows.
+    """
+
+    async def run(self, function: Callable[[], T]) -> T:
+        answer: T = await self._execute(function)  # type: ignore[no-untyped-call]
+        return answer
+
+
+class Threaded:
+    """Calls on the thread of an aiosqlite connection; asyncio only."""
+
+    def __init__(self, connection: _Connection, database: Database) -> None:
+        self.database = database
+        self._connection = connection
+
+    @classmethod
+    async def open(cls, opener: Callable[[], Database]) -> "Threaded":
+        """An engine over the database that `opener` opens, on the thread where it will be used."""
+        opened: list[Database] = []
+
+        def connect() -> sqlite3.Connection:
+            opened.append(opener())
+            return opened[0].connection
+
+        connection = await _Connection(connect, _ROWS_AT_ONCE)
+        if not isinstance(connection, _Connection):
+            raise TypeError(f"aiosqlite answered with a {type(connection).__name__}")
+        return cls(connection, opened[0])
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """The result of `function`."""
+        return await self._connection.run(function)
+
+    async def close(self) -> None:
+        """Close the database and end its thread."""
+        await self._connection.close()

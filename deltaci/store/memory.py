@@ -1,0 +1,488 @@
+"""The store in memory: what the SQLite store does, in dictionaries. For tests and for trying things out.
+
+Rule: the same errors, and nothing of a failed commit stays; every change notes how to undo it.
+"""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
+from typing import Any, TypeVar, assert_never
+
+import anyio.lowlevel
+
+from deltaci.domain import job as jobs
+from deltaci.domain import run as runs
+from deltaci.domain.effects import Effect
+from deltaci.domain.errors import StoreUnavailable
+from deltaci.domain.events import RunKey
+from deltaci.domain.job import Job
+from deltaci.domain.plan import Plan, PlannedJob
+from deltaci.domain.repo import Latest, Repo
+from deltaci.domain.run import Run
+from deltaci.domain.states import JobState, RunState
+from deltaci.store.journal import GENESIS, Draft, Row, chained, draft_of_audit, drafts_of_events, entry_of
+from deltaci.store.port import (
+    AddJob,
+    ArtifactStored,
+    Audit,
+    Delivery,
+    Explanation,
+    JournalEntry,
+    LogChunk,
+    LogState,
+    Owe,
+    Owed,
+    Postpone,
+    QueuedJob,
+    Reply,
+    Reported,
+    Runner,
+    RunSummary,
+    SaveJob,
+    SavePlan,
+    SaveRepo,
+    SaveRun,
+    Settle,
+    Token,
+    Write,
+)
+from deltaci.store.reads import queued_job
+from deltaci.store.rules import check, position_of, refused
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_HELD = (JobState.RUNNING, JobState.CANCEL_REQUESTED)
+_MOVED = (JobState.RUNNING, JobState.SUCCEEDED, JobState.FAILED, JobState.TIMED_OUT)
+
+
+class MemoryStore:
+    """A store that forgets everything with the process."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, Run] = {}
+        self._run_keys: dict[tuple[RunKey, int], str] = {}
+        self._plans: dict[str, Plan] = {}
+        self._jobs: dict[str, tuple[Job, PlannedJob]] = {}
+        self._jobs_of_run: dict[str, tuple[str, ...]] = {}
+        self._needs: dict[str, tuple[str, ...]] = {}
+        self._outbox: dict[str, Owed] = {}
+        self._generation = 0
+        self._deliveries: dict[tuple[str, str], Delivery] = {}
+        self._replies: dict[str, Reply] = {}
+        self._log_states: dict[tuple[str, int], LogState] = {}
+        self._logs: dict[tuple[str, int], tuple[bytes, ...]] = {}
+        self._artifacts: dict[tuple[str, int, str], ArtifactStored] = {}
+        self._explanations: dict[tuple[str, int], Explanation] = {}
+        self._reported: dict[tuple[str, str], str] = {}
+        self._repos: dict[str, Repo] = {}
+        self._tokens: dict[str, Token] = {}
+        self._runners: dict[str, Runner] = {}
+        self._journal: list[Row] = []
+        self._undo: list[Callable[[], Any]] = []
+        self.is_broken = False
+
+    # ---- writing -------------------------------------------------------------------------------------------------
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        """Apply all `writes` or none. Raises what each write's docstring says."""
+        for write in writes:
+            check(write)
+        await self._beat()
+        self._undo = []
+        drafts: list[Draft] = []
+        try:
+            for write in writes:
+                drafts += self._apply(write)
+            tail = self._journal[-1] if self._journal else None
+            rows = list(chained(drafts, last_id=tail.id if tail else 0, last_hash=tail.hash if tail else GENESIS))
+        except BaseException:
+            for undo in reversed(self._undo):
+                undo()
+            raise
+        self._journal += rows
+
+    def _put(self, table: MutableMapping[K, V], key: K, value: V) -> None:
+        if key in table:
+            old = table[key]
+            self._undo.append(lambda: table.update({key: old}))
+        else:
+            self._undo.append(lambda: table.pop(key))
+        table[key] = value
+
+    def _take(self, table: MutableMapping[K, V], key: K) -> None:
+        old = table.pop(key)
+        self._undo.append(lambda: table.update({key: old}))
+
+    def _insert(self, table: MutableMapping[K, V], key: K, value: V, write: Write) -> None:
+        if key in table:
+            raise refused(write)
+        self._put(table, key, value)
+
+    def _apply(self, write: Write) -> list[Draft]:  # noqa: C901 - one case a kind of write, nothing else
+        match write:
+            case SaveRun():
+                return self._save_run(write)
+            case SaveJob():
+                stored = self._jobs.get(write.job.id)
+                if stored is None or stored[0].revision != write.expected_revision:
+                    raise refused(write)
+                self._put(self._jobs, write.job.id, (write.job, stored[1]))
+                return _job_drafts(write, write.expected_revision + 1)
+            case AddJob():
+                return self._add_job(write)
+            case SavePlan():
+                self._insert(self._plans, write.run_id, write.plan, write)
+            case Owe():
+                self._owe(write.effect, write.due_at_ms)
+            case Settle():
+                owed = self._outbox.get(write.key)
+                if owed is not None and owed.generation == write.generation:
+                    self._take(self._outbox, write.key)
+            case Postpone():
+                self._postpone(write)
+            case Delivery():
+                self._insert(self._deliveries, (write.repo_id, write.delivery_id), write, write)
+            case Reply():
+                self._insert(self._replies, write.key, write, write)
+            case LogChunk():
+                self._append_log(write)
+            case Audit():
+                return [draft_of_audit(write)]
+            case SaveRepo():
+                if any(repo.name == write.repo.name for repo in self._repos.values()):
+                    raise refused(write)
+                self._insert(self._repos, write.repo.id, write.repo, write)
+            case Token():
+                if any(token.id == write.id for token in self._tokens.values()):
+                    raise refused(write)
+                self._insert(self._tokens, write.token_hash, write, write)
+            case Runner():
+                namesake = self._namesake(write.token_id, write.name)
+                if namesake is not None and namesake.id != write.id:
+                    raise refused(write)
+                self._put(self._runners, write.id, write)
+            case Explanation():
+                self._put(self._explanations, (write.job_id, write.attempt), write)
+            case Reported():
+                self._put(self._reported, (write.run_id, write.check), write.digest)
+            case ArtifactStored():
+                self._insert(self._artifacts, (write.job_id, write.attempt, write.name), write, write)
+            case _:
+                assert_never(write)
+        return []
+
+    def _save_run(self, write: SaveRun) -> list[Draft]:
+        run = write.run
+        stored = self._runs.get(run.id)
+        if write.expected_revision == 0:
+            if stored is not None:
+                raise refused(write)
+            self._insert(self._run_keys, (run.key, run.attempt), run.id, write)
+        elif stored is None or stored.revision != write.expected_revision:
+            raise refused(write)
+        self._put(self._runs, run.id, run)
+        return drafts_of_events(run.id, run.id, write.expected_revision + 1, write.events, write.cause)
+
+    def _add_job(self, write: AddJob) -> list[Draft]:
+        job = write.job
+        self._insert(self._jobs, job.id, (job, write.planned), write)
+        siblings = (*self._jobs_of_run.get(job.run_id, ()), job.id)
+        self._put(self._jobs_of_run, job.run_id, tuple(sorted(siblings, key=position_of)))
+        self._put(self._needs, job.id, write.needs)
+        return _job_drafts(write, 1)
+
+    def _owe(self, effect: Effect, due_at_ms: int) -> None:
+        self._generation += 1
+        owed = Owed(effect=effect, generation=self._generation, due_at_ms=due_at_ms, tries=0)
+        self._put(self._outbox, effect.key, owed)
+
+    def _postpone(self, write: Postpone) -> None:
+        owed = self._outbox.get(write.key)
+        if owed is None or owed.generation != write.generation:
+            return
+        later = Owed(
+            effect=owed.effect,
+            generation=owed.generation,
+            due_at_ms=write.due_at_ms,
+            tries=owed.tries + 1,
+            error=write.error,
+            is_refused=write.is_refused,
+        )
+        self._put(self._outbox, write.key, later)
+
+    def _append_log(self, write: LogChunk) -> None:
+        key = (write.job_id, write.attempt)
+        state = self._log_states.get(key, LogState())
+        if state.is_final or state.size != write.offset:
+            raise refused(write)
+        size = write.offset + len(write.data)
+        self._put(self._log_states, key, LogState(size=size, is_final=write.is_final, crc32=write.crc32))
+        self._put(self._logs, key, (*self._logs.get(key, ()), write.data))
+
+    async def _beat(self) -> None:
+        """Let others run, as a store that goes to disk does."""
+        await anyio.lowlevel.checkpoint()
+        if self.is_broken:
+            raise StoreUnavailable("the store is broken")
+
+    # ---- entities ------------------------------------------------------------------------------------------------
+
+    async def load_run(self, run_id: str) -> Run | None:
+        """A run."""
+        await self._beat()
+        return self._runs.get(run_id)
+
+    async def load_job(self, job_id: str) -> tuple[Job, PlannedJob] | None:
+        """A job and what a runner is told to do for it."""
+        await self._beat()
+        return self._jobs.get(job_id)
+
+    async def load_plan(self, run_id: str) -> Plan | None:
+        """The plan of a run."""
+        await self._beat()
+        return self._plans.get(run_id)
+
+    async def jobs_of_run(self, run_id: str) -> tuple[Job, ...]:
+        """All jobs of a run in the order of its plan."""
+        await self._beat()
+        return self._jobs_in(run_id)
+
+    async def latest_run(self, key: RunKey) -> Latest | None:
+        """The newest run attempt under `key`."""
+        await self._beat()
+        attempts = [run for run in self._runs.values() if run.key == key]
+        if not attempts:
+            return None
+        run = max(attempts, key=lambda run: run.attempt)
+        return Latest(run.id, run.attempt, run.state, run.end_reason)
+
+    async def list_runs(
+        self, *, repo_id: str | None = None, state: RunState | None = None, before: str | None = None, limit: int = 50
+    ) -> tuple[RunSummary, ...]:
+        """Newest first; `before` is the id of the last run of the previous page."""
+        await self._beat()
+        wanted = [
+            run
+            for run in self._runs.values()
+            if (repo_id is None or run.key.repo_id == repo_id)
+            and (state is None or run.state is state)
+            and (before is None or run.id < before)
+        ]
+        wanted.sort(key=lambda run: run.id, reverse=True)
+        return tuple(RunSummary(run=run, repo_name=self._name_of(run.key.repo_id)) for run in wanted[:limit])
+
+    # ---- dispatch, timers, recovery ------------------------------------------------------------------------------
+
+    async def queued_jobs(self) -> tuple[QueuedJob, ...]:
+        """All queued jobs, in order of queueing."""
+        await self._beat()
+        queued = [job for job, _ in self._jobs.values() if job.state is JobState.QUEUED]
+        queued.sort(key=lambda job: (job.attempts[-1].queued_at_ms, job.run_id, position_of(job.id)))
+        return tuple(queued_job(job) for job in queued)
+
+    async def due(self, now_ms: int, limit: int) -> tuple[str, ...]:
+        """Ids of runs and jobs whose deadline is at or before `now_ms`, the earliest first."""
+        await self._beat()
+        deadlines = [(runs.deadline_ms(run), run.id) for run in self._runs.values()]
+        deadlines += [(jobs.deadline_ms(job), job.id) for job, _ in self._jobs.values()]
+        due = sorted((at_ms, entity_id) for at_ms, entity_id in deadlines if at_ms is not None and at_ms <= now_ms)
+        return tuple(entity_id for _, entity_id in due[:limit])
+
+    async def held_jobs(self) -> tuple[tuple[str, str], ...]:
+        """(job id, repository id) of each job with a live lease."""
+        await self._beat()
+        return tuple(sorted((job.id, job.repo_id) for job, _ in self._jobs.values() if job.state in _HELD))
+
+    async def runs_to_advance(self, limit: int) -> tuple[str, ...]:
+        """Live runs that missed a wake-up."""
+        await self._beat()
+        return tuple(sorted(run.id for run in self._live_runs() if self._is_to_advance(run))[:limit])
+
+    async def superseded_runs(self, limit: int) -> tuple[tuple[str, str], ...]:
+        """(older, newer) for each live run that a newer one of its stream makes superfluous."""
+        await self._beat()
+        pairs = []
+        for run in self._live_runs():
+            repo = self._repos.get(run.key.repo_id)
+            if repo is None or not repo.is_superseding or run.state is RunState.CANCEL_REQUESTED:
+                continue
+            newer = [other.id for other in self._runs.values() if _is_of_stream(other, run) and other.id > run.id]
+            if newer:
+                pairs.append((run.id, max(newer)))
+        return tuple(sorted(pairs)[:limit])
+
+    async def live_runs_of_stream(self, repo_id: str, stream: str) -> tuple[str, ...]:
+        """Ids of the runs of a stream that have not ended, oldest first."""
+        await self._beat()
+        return tuple(
+            sorted(run.id for run in self._live_runs() if run.key.repo_id == repo_id and run.trigger.stream == stream)
+        )
+
+    # ---- deliveries, replies, outbox -----------------------------------------------------------------------------
+
+    async def delivery(self, repo_id: str, delivery_id: str) -> Delivery | None:
+        """A webhook by its id."""
+        await self._beat()
+        return self._deliveries.get((repo_id, delivery_id))
+
+    async def delivery_by_digest(self, repo_id: str, body_sha256: str) -> Delivery | None:
+        """The first delivery with this content that made or found a run."""
+        await self._beat()
+        for one in self._deliveries.values():
+            if one.repo_id == repo_id and one.body_sha256 == body_sha256 and one.run_id is not None:
+                return one
+        return None
+
+    async def reply(self, key: str) -> Reply | None:
+        """The answer given to an idempotent request."""
+        await self._beat()
+        return self._replies.get(key)
+
+    async def owed(self, now_ms: int, limit: int) -> tuple[Owed, ...]:
+        """Effects due at or before `now_ms` that are not refused, the earliest due first."""
+        await self._beat()
+        due = [owed for owed in self._outbox.values() if not owed.is_refused and owed.due_at_ms <= now_ms]
+        return tuple(sorted(due, key=lambda owed: (owed.due_at_ms, owed.generation))[:limit])
+
+    async def next_owed_at_ms(self) -> int | None:
+        """When the next effect that is not refused becomes due."""
+        await self._beat()
+        return min((owed.due_at_ms for owed in self._outbox.values() if not owed.is_refused), default=None)
+
+    # ---- journal -------------------------------------------------------------------------------------------------
+
+    async def events_of_run(self, run_id: str, *, after_id: int = 0, limit: int = 1000) -> tuple[JournalEntry, ...]:
+        """State events and audit records of a run and its jobs, in order."""
+        await self._beat()
+        rows = [row for row in self._journal[after_id:] if row.run_id == run_id and run_id]
+        return tuple(entry_of(row) for row in rows[:limit])
+
+    async def journal(self) -> AsyncIterator[JournalEntry]:
+        """Every entry from the first on."""
+        await self._beat()
+        for row in tuple(self._journal):
+            yield entry_of(row)
+
+    # ---- logs, artifacts, results --------------------------------------------------------------------------------
+
+    async def log_state(self, job_id: str, attempt: int) -> LogState:
+        """How far an attempt's log is stored."""
+        await self._beat()
+        return self._log_states.get((job_id, attempt), LogState())
+
+    async def read_log(self, job_id: str, attempt: int, *, offset: int, limit: int) -> bytes:
+        """At most `limit` bytes from `offset`; a negative offset counts from the end."""
+        await self._beat()
+        data = b"".join(self._logs.get((job_id, attempt), ()))
+        if offset < 0:
+            offset = max(0, len(data) + offset)
+        return data[offset : offset + max(0, limit)]
+
+    async def artifacts_of_run(self, run_id: str) -> tuple[ArtifactStored, ...]:
+        """Artifacts of a run's jobs."""
+        await self._beat()
+        return tuple(
+            self._artifacts[key]
+            for job in self._jobs_in(run_id)
+            for key in sorted(key for key in self._artifacts if key[0] == job.id)
+        )
+
+    async def explanations_of_run(self, run_id: str) -> tuple[Explanation, ...]:
+        """Explanations of a run's attempts."""
+        await self._beat()
+        return tuple(
+            self._explanations[key]
+            for job in self._jobs_in(run_id)
+            for key in sorted(key for key in self._explanations if key[0] == job.id)
+        )
+
+    async def reported(self, run_id: str) -> dict[str, str]:
+        """Digest last reported by check."""
+        await self._beat()
+        return {check: digest for (run, check), digest in sorted(self._reported.items()) if run == run_id}
+
+    # ---- repositories, tokens, runners, counts -------------------------------------------------------------------
+
+    async def repos(self) -> tuple[Repo, ...]:
+        """All repositories by name."""
+        await self._beat()
+        return tuple(sorted(self._repos.values(), key=lambda repo: repo.name))
+
+    async def load_repo(self, repo_id: str) -> Repo | None:
+        """A repository."""
+        await self._beat()
+        return self._repos.get(repo_id)
+
+    async def token(self, token_hash: str) -> Token | None:
+        """A token by its hash."""
+        await self._beat()
+        return self._tokens.get(token_hash)
+
+    async def runner(self, runner_id: str) -> Runner | None:
+        """A runner."""
+        await self._beat()
+        return self._runners.get(runner_id)
+
+    async def runner_by_name(self, token_id: str, name: str) -> Runner | None:
+        """The runner of a token that has this name."""
+        await self._beat()
+        return self._namesake(token_id, name)
+
+    async def runners(self) -> tuple[Runner, ...]:
+        """All runners by name."""
+        await self._beat()
+        return tuple(sorted(self._runners.values(), key=lambda runner: (runner.name, runner.id)))
+
+    async def counts(self) -> dict[str, dict[str, int]]:
+        """Row counts by table and state."""
+        await self._beat()
+        refused_count = sum(owed.is_refused for owed in self._outbox.values())
+        return {
+            "run": dict(Counter(run.state.value for run in self._runs.values())),
+            "job": dict(Counter(job.state.value for job, _ in self._jobs.values())),
+            "outbox": {"owed": len(self._outbox) - refused_count, "refused": refused_count},
+            "journal": {"entries": len(self._journal)},
+        }
+
+    # ---- looking things up ---------------------------------------------------------------------------------------
+
+    def _live_runs(self) -> list[Run]:
+        return [run for run in self._runs.values() if not run.state.is_final]
+
+    def _jobs_in(self, run_id: str) -> tuple[Job, ...]:
+        return tuple(self._jobs[job_id][0] for job_id in self._jobs_of_run.get(run_id, ()))
+
+    def _name_of(self, repo_id: str) -> str:
+        repo = self._repos.get(repo_id)
+        return "" if repo is None else repo.name
+
+    def _namesake(self, token_id: str, name: str) -> Runner | None:
+        for runner in self._runners.values():
+            if (runner.token_id, runner.name) == (token_id, name):
+                return runner
+        return None
+
+    def _is_to_advance(self, run: Run) -> bool:
+        states = {job.id: job.state for job in self._jobs_in(run.id)}
+        if states and all(state.is_final for state in states.values()):
+            return True
+        if run.state is RunState.QUEUED and any(state in _MOVED for state in states.values()):
+            return True
+        if run.state is RunState.CANCEL_REQUESTED:
+            unreached = [state for state in states.values() if not state.is_final]
+            if any(state is not JobState.CANCEL_REQUESTED for state in unreached):
+                return True
+        return any(
+            state is JobState.BLOCKED
+            and all(need not in states or states[need].is_final for need in self._needs[job_id])
+            for job_id, state in states.items()
+        )
+
+
+def _is_of_stream(run: Run, other: Run) -> bool:
+    stream = run.trigger.stream
+    return stream != "" and stream == other.trigger.stream and run.key.repo_id == other.key.repo_id
+
+
+def _job_drafts(write: SaveJob | AddJob, first: int) -> list[Draft]:
+    return drafts_of_events(write.job.id, write.job.run_id, first, write.events, write.cause)

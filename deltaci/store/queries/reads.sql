@@ -1,0 +1,210 @@
+-- Queries of the readers.
+
+-- name: load_run
+-- A run.
+SELECT snapshot FROM run WHERE id = ?;
+
+-- name: load_job
+-- A job and what a runner is told to do for it.
+SELECT job.snapshot, planned.planned FROM job JOIN planned ON planned.job_id = job.id WHERE job.id = ?;
+
+-- name: load_plan
+-- The plan of a run.
+SELECT plan FROM plan WHERE run_id = ?;
+
+-- name: jobs_of_run
+-- The jobs of a run in the order of its plan.
+SELECT id, snapshot FROM job WHERE run_id = ? ORDER BY position, rowid;
+
+-- name: latest_run
+-- The newest run attempt under a key.
+SELECT id, snapshot FROM run
+WHERE repo_id = ? AND commit_sha = ? AND trigger_type = ? AND pr_number = ?
+ORDER BY attempt DESC LIMIT 1;
+
+-- name: list_runs
+-- A page of all runs, newest first.
+SELECT run.id, run.snapshot, coalesce(repo.name, '') FROM run LEFT JOIN repo ON repo.id = run.repo_id
+WHERE run.id < :before ORDER BY run.id DESC LIMIT :limit;
+
+-- name: list_runs_of_repo
+-- A page of a repository's runs, newest first.
+SELECT run.id, run.snapshot, coalesce(repo.name, '') FROM run LEFT JOIN repo ON repo.id = run.repo_id
+WHERE run.repo_id = :repo_id AND run.id < :before ORDER BY run.id DESC LIMIT :limit;
+
+-- name: list_runs_in_state
+-- A page of the runs in a state, newest first.
+SELECT run.id, run.snapshot, coalesce(repo.name, '') FROM run LEFT JOIN repo ON repo.id = run.repo_id
+WHERE run.state = :state AND run.id < :before ORDER BY run.id DESC LIMIT :limit;
+
+-- name: list_runs_of_repo_in_state
+-- A page of a repository's runs in a state, newest first.
+SELECT run.id, run.snapshot, coalesce(repo.name, '') FROM run LEFT JOIN repo ON repo.id = run.repo_id
+WHERE run.repo_id = :repo_id AND run.state = :state AND run.id < :before ORDER BY run.id DESC LIMIT :limit;
+
+-- name: queued_jobs
+-- All queued jobs, in order of queueing.
+SELECT id, snapshot FROM job WHERE queued_at_ms IS NOT NULL ORDER BY queued_at_ms, run_id, position;
+
+-- name: held_jobs
+-- Jobs with a live lease, with their repositories.
+SELECT id, repo_id FROM job WHERE state IN ('RUNNING', 'CANCEL_REQUESTED') ORDER BY id;
+
+-- name: due
+-- Runs and jobs whose timer has run out, the earliest first.
+SELECT id FROM (
+    SELECT id, due_at_ms FROM (
+        SELECT id, due_at_ms FROM run WHERE due_at_ms <= :now_ms ORDER BY due_at_ms, id LIMIT :limit
+    )
+    UNION ALL
+    SELECT id, due_at_ms FROM (
+        SELECT id, due_at_ms FROM job WHERE due_at_ms <= :now_ms ORDER BY due_at_ms, id LIMIT :limit
+    )
+)
+ORDER BY due_at_ms, id LIMIT :limit;
+
+-- name: runs_to_advance
+-- Live runs that missed a wake-up: all jobs final; a blocked job whose needs are all final; a job that moved while the
+-- run is still QUEUED; a cancel that did not reach a job.
+SELECT id FROM run WHERE is_live AND (
+    (
+        EXISTS (SELECT 1 FROM job WHERE job.run_id = run.id)
+        AND NOT EXISTS (SELECT 1 FROM job WHERE job.run_id = run.id AND job.is_live)
+    )
+    OR EXISTS (
+        SELECT 1 FROM job WHERE job.run_id = run.id AND job.state = 'BLOCKED' AND NOT EXISTS (
+            SELECT 1 FROM need JOIN job AS needed ON needed.id = need.need_id
+            WHERE need.job_id = job.id AND needed.is_live
+        )
+    )
+    OR (
+        state = 'QUEUED' AND EXISTS (
+            SELECT 1 FROM job
+            WHERE job.run_id = run.id AND job.state IN ('RUNNING', 'SUCCEEDED', 'FAILED', 'TIMED_OUT')
+        )
+    )
+    OR (
+        state = 'CANCEL_REQUESTED' AND EXISTS (
+            SELECT 1 FROM job
+            WHERE job.run_id = run.id AND job.is_live AND job.state <> 'CANCEL_REQUESTED'
+        )
+    )
+)
+ORDER BY id LIMIT ?;
+
+-- name: superseded_runs
+-- Live runs without a requested cancel that have a newer run of the same stream, with the newest one.
+SELECT older.id, max(newer.id)
+FROM run AS older
+JOIN repo ON repo.id = older.repo_id AND repo.is_superseding
+JOIN run AS newer ON newer.repo_id = older.repo_id AND newer.stream = older.stream
+    AND newer.stream <> '' AND newer.id > older.id
+WHERE older.is_live AND older.state <> 'CANCEL_REQUESTED' AND older.stream <> ''
+GROUP BY older.id ORDER BY older.id LIMIT ?;
+
+-- name: live_runs_of_stream
+-- Runs of a stream that have not ended, oldest first.
+SELECT id FROM run WHERE repo_id = ? AND stream = ? AND is_live ORDER BY id;
+
+-- name: delivery
+-- A webhook by its id.
+SELECT repo_id, delivery_id, body_sha256, received_at_ms, event, run_id, ignored, is_duplicate FROM delivery
+WHERE repo_id = ? AND delivery_id = ?;
+
+-- name: delivery_by_digest
+-- The first webhook with this content that made or found a run.
+SELECT repo_id, delivery_id, body_sha256, received_at_ms, event, run_id, ignored, is_duplicate FROM delivery
+WHERE repo_id = ? AND body_sha256 = ? AND run_id IS NOT NULL ORDER BY id LIMIT 1;
+
+-- name: reply
+-- The answer given to an idempotent request.
+SELECT key, request_sha256, http_status, body, at_ms FROM reply WHERE key = ?;
+
+-- name: owed
+-- Debts that are due and not refused, the earliest first.
+SELECT key, effect, generation, due_at_ms, tries, error, is_refused FROM outbox
+WHERE is_refused = 0 AND due_at_ms <= ? ORDER BY due_at_ms, generation LIMIT ?;
+
+-- name: next_owed_at_ms
+-- When the next debt becomes due.
+SELECT min(due_at_ms) FROM outbox WHERE is_refused = 0;
+
+-- name: events_of_run
+-- Journal of a run and its jobs, in order.
+SELECT id, entity_id, run_id, sequence, type, at_ms, cause, data, hash FROM journal
+WHERE run_id = ? AND run_id <> '' AND id > ? ORDER BY id LIMIT ?;
+
+-- name: journal
+-- A page of the whole journal.
+SELECT id, entity_id, run_id, sequence, type, at_ms, cause, data, hash FROM journal WHERE id > ? ORDER BY id LIMIT ?;
+
+-- name: log_state
+-- How far a log is stored.
+SELECT size, is_final, crc32 FROM log_state WHERE job_id = ? AND attempt = ?;
+
+-- name: read_log
+-- The chunks that hold bytes from `first` to before `end`.
+SELECT start, data FROM log_chunk
+WHERE job_id = :job_id AND attempt = :attempt AND start < :end AND start >= coalesce(
+    (
+        SELECT max(start) FROM log_chunk
+        WHERE job_id = :job_id AND attempt = :attempt AND start <= :first
+    ),
+    0
+)
+ORDER BY start;
+
+-- name: artifacts_of_run
+-- Artifacts of a run's jobs in the order of its plan.
+SELECT artifact.job_id, artifact.attempt, artifact.name, artifact.size_bytes, artifact.sha256, artifact.at_ms
+FROM job JOIN artifact ON artifact.job_id = job.id
+WHERE job.run_id = ? ORDER BY job.position, job.rowid, artifact.attempt, artifact.name;
+
+-- name: explanations_of_run
+-- Explanations of a run's attempts in the order of its plan.
+SELECT explanation.job_id, explanation.explanation FROM job JOIN explanation ON explanation.job_id = job.id
+WHERE job.run_id = ? ORDER BY job.position, job.rowid, explanation.attempt;
+
+-- name: reported
+-- What the forge was last told about a run.
+SELECT check_name, digest FROM reported WHERE run_id = ? ORDER BY check_name;
+
+-- name: repos
+-- All repositories by name.
+SELECT id, snapshot FROM repo ORDER BY name;
+
+-- name: load_repo
+-- A repository.
+SELECT id, snapshot FROM repo WHERE id = ?;
+
+-- name: token
+-- A token by its hash.
+SELECT id, token_hash, scope, label, created_at_ms FROM token WHERE token_hash = ?;
+
+-- name: runner
+-- A runner.
+SELECT id, runner FROM runner WHERE id = ?;
+
+-- name: runner_by_name
+-- A runner of a token.
+SELECT id, runner FROM runner WHERE token_id = ? AND name = ?;
+
+-- name: runners
+-- All runners by name.
+SELECT id, runner FROM runner ORDER BY name, id;
+
+-- name: count_runs
+-- Runs by state.
+SELECT state, count(*) FROM run GROUP BY state;
+
+-- name: count_jobs
+-- Jobs by state.
+SELECT state, count(*) FROM job GROUP BY state;
+
+-- name: count_outbox
+-- Debts, by whether they were refused.
+SELECT CASE is_refused WHEN 0 THEN 'owed' ELSE 'refused' END, count(*) FROM outbox GROUP BY is_refused;
+
+-- name: count_journal
+-- Entries of the journal: its ids have no gaps.
+SELECT coalesce(max(id), 0) FROM journal;

@@ -1,0 +1,93 @@
+"""What every backend shares: what a write must be like, and the error for each one that finds other rows than it needs.
+
+Rule: a write that contradicts itself is a bug of the caller and raises `ValueError` before anything is stored.
+"""
+
+from deltaci.domain import ids
+from deltaci.domain.errors import DuplicateKey, RevisionConflict, StoreError
+from deltaci.store.port import (
+    AddJob,
+    ArtifactStored,
+    Delivery,
+    LogChunk,
+    Reply,
+    Runner,
+    SaveJob,
+    SavePlan,
+    SaveRepo,
+    SaveRun,
+    Token,
+    Write,
+)
+
+
+def check(write: Write) -> None:
+    """Raise `ValueError` if the write contradicts itself."""
+    match write:
+        case SaveRun():
+            _check_revision(write.run.id, write.run.revision, write.expected_revision, len(write.events))
+        case SaveJob():
+            _check_revision(write.job.id, write.job.revision, write.expected_revision, len(write.events))
+        case AddJob():
+            _check_revision(write.job.id, write.job.revision, 0, len(write.events))
+        case Delivery():
+            if (write.run_id is None) == (write.ignored is None):
+                raise ValueError(f"delivery {write.delivery_id} needs a run or a reason why not, and not both")
+        case LogChunk():
+            if write.offset < 0:
+                raise ValueError(f"log of {write.job_id}: offset {write.offset} is negative")
+        case _:
+            pass
+
+
+def position_of(job_id: str) -> int:
+    """The index of a job in its plan, read off its id; 0 for ids of another shape."""
+    return int(job_id.rpartition("_")[2]) if ids.run_of(job_id) else 0
+
+
+def refused(write: Write) -> StoreError:
+    """The error of a conditional write that did not find what it needs."""
+    match write:
+        case SaveRun() if write.expected_revision == 0:
+            text = f"run {write.run.id}, or attempt {write.run.attempt} of {write.run.key}, exists"
+            return DuplicateKey(f"{text}: read it and answer with it", table="run")
+        case SaveRun():
+            return _conflict("run", write.run.id, write.expected_revision)
+        case SaveJob():
+            return _conflict("job", write.job.id, write.expected_revision)
+        case AddJob():
+            return DuplicateKey(f"job {write.job.id} exists: its run adopted a plan already", table="job")
+        case SavePlan():
+            return DuplicateKey(f"run {write.run_id} has a plan already: it is written once", table="plan")
+        case Delivery():
+            text = f"delivery {write.delivery_id} of {write.repo_id} is in the ledger"
+            return DuplicateKey(f"{text}: answer with what it says", table="delivery")
+        case Reply():
+            return DuplicateKey(f"request {write.key} was answered: give the same answer", table="reply")
+        case LogChunk():
+            return RevisionConflict(
+                f"log of {write.job_id} attempt {write.attempt} is closed or does not end at {write.offset}: "
+                "read its state and go on from there"
+            )
+        case SaveRepo():
+            return DuplicateKey(f"a repository {write.repo.id} or one named {write.repo.name} exists", table="repo")
+        case Token():
+            return DuplicateKey(f"token {write.id} exists", table="token")
+        case Runner():
+            return DuplicateKey(f"another runner of its token is named {write.name}: take its id", table="runner")
+        case ArtifactStored():
+            text = f"{write.job_id} attempt {write.attempt} has an artifact {write.name!r}"
+            return DuplicateKey(text, table="artifact")
+        case _:
+            raise TypeError(f"{type(write).__name__} has no condition that could fail")
+
+
+def _check_revision(entity_id: str, revision: int, expected: int, events: int) -> None:
+    if expected < 0 or events < 1 or revision != expected + events:
+        raise ValueError(f"{entity_id}: revision {revision} does not follow {expected} by {events} events")
+
+
+def _conflict(table: str, entity_id: str, expected: int) -> RevisionConflict:
+    return RevisionConflict(
+        f"{table} {entity_id} is not at revision {expected}: reload and decide again", entity_id=entity_id
+    )

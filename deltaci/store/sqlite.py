@@ -1,0 +1,291 @@
+"""The SQLite store: callers' commits and reads queue up, and go to the database in batches.
+
+Rule 1: one writer connection; the readers cannot write. A read that starts after a commit was answered sees it.
+Rule 2: a commit is answered after its transaction is on disk, never before.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+import anyio
+
+from deltaci.domain.errors import StoreError, StoreUnavailable
+from deltaci.domain.events import RunKey
+from deltaci.domain.job import Job
+from deltaci.domain.plan import Plan, PlannedJob
+from deltaci.domain.repo import Latest, Repo
+from deltaci.domain.run import Run
+from deltaci.domain.states import RunState
+from deltaci.store import reads
+from deltaci.store.batching import Batcher
+from deltaci.store.database import BUSY_TIMEOUT_MS, Database, Read
+from deltaci.store.engine import Engine, Inline, Threaded
+from deltaci.store.port import (
+    ArtifactStored,
+    Delivery,
+    Explanation,
+    JournalEntry,
+    LogState,
+    Owed,
+    QueuedJob,
+    Reply,
+    Runner,
+    RunSummary,
+    Token,
+    Write,
+)
+from deltaci.store.prepare import Prepared, prepare
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+COMMITS_MAX: Final = 1_000
+BYTES_MAX: Final = 8 * 1024 * 1024
+READS_MAX: Final = 256
+PAGE: Final = 1_000
+
+
+class SqliteStore:
+    """The store on one SQLite file; open it with `async with SqliteStore.open(path) as store`."""
+
+    def __init__(self, writer: Engine, reader: Engine, scanner: Engine) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._scanner = scanner
+        self._writes: Batcher[Prepared] = Batcher(self._apply, count_max=COMMITS_MAX, size_max=BYTES_MAX)
+        self._reads: Batcher[Read] = Batcher(partial(_read, reader), count_max=READS_MAX, size_max=READS_MAX)
+        self._scans: Batcher[Read] = Batcher(partial(_read, scanner), count_max=1, size_max=1)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, path: Path | str, *, inline: bool = False, busy_timeout_ms: int = BUSY_TIMEOUT_MS
+    ) -> AsyncIterator["SqliteStore"]:
+        """The store in the file at `path`, made if it is not there. On leaving, what was accepted is answered first.
+
+        Args:
+            inline: call SQLite in-process, without threads: for simulation, tests and Trio.
+            busy_timeout_ms: how long to wait for another process that holds the database.
+
+        Raises `SchemaTooNew`, and `StoreUnavailable` when it cannot be opened.
+        """
+        path = Path(path)
+        engine = Inline if inline else Threaded
+        failure: Exception | None = None
+        async with AsyncExitStack() as stack:
+            openers = (Database.open_writer, Database.open_reader, Database.open_reader)
+            engines: list[Engine] = []
+            for opener in openers:
+                opened = await engine.open(partial(opener, path, busy_timeout_ms=busy_timeout_ms))
+                stack.push_async_callback(_close, opened)
+                engines.append(opened)
+            store = cls(*engines)
+            async with anyio.create_task_group() as group:
+                for batcher in store._batchers:
+                    group.start_soon(batcher.serve)
+                try:
+                    yield store
+                except Exception as error:  # noqa: BLE001 - raised below: leaving the task group would wrap it
+                    failure = error
+                finally:
+                    for batcher in store._batchers:
+                        batcher.close()
+        if failure is not None:
+            raise failure
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether an I/O error made it unknown what is on disk; the process should exit and recover from disk."""
+        return bool(self._writer.database.broken_by)
+
+    @property
+    def depth(self) -> int:
+        """How many commits wait for the writer."""
+        return self._writes.depth
+
+    @property
+    def batches(self) -> int:
+        """How many batches of commits went to the writer so far."""
+        return self._writer.database.batches
+
+    @property
+    def _batchers(self) -> tuple[Batcher[Any], ...]:
+        return self._writes, self._reads, self._scans
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        """Apply all `writes` or none; return once they are on disk. Raises what each write's docstring says."""
+        prepared = prepare(writes)
+        await self._writes.ask(prepared, prepared.size)
+
+    async def _apply(self, batch: Sequence[Prepared]) -> Sequence[StoreError | None]:
+        return await self._writer.run(partial(self._writer.database.apply, batch))
+
+    async def _read(self, read: Callable[Concatenate[Connection, P], T], *args: P.args, **more: P.kwargs) -> T:
+        """The answer of a read that looks at few rows."""
+        return await self._ask(self._reads, lambda connection: read(connection, *args, **more))
+
+    async def _scan(self, read: Callable[Concatenate[Connection, P], T], *args: P.args, **more: P.kwargs) -> T:
+        """The answer of a read that may look at many rows: not in the way of the short ones."""
+        return await self._ask(self._scans, lambda connection: read(connection, *args, **more))
+
+    async def _ask(self, batcher: Batcher[Read], call: Callable[[Connection], T]) -> T:
+        if self.is_broken:
+            raise StoreUnavailable(self._writer.database.broken_by)
+        answer: T = await batcher.ask(call)
+        return answer
+
+    # ---- entities ------------------------------------------------------------------------------------------------
+
+    async def load_run(self, run_id: str) -> Run | None:
+        """A run."""
+        return await self._read(reads.load_run, run_id)
+
+    async def load_job(self, job_id: str) -> tuple[Job, PlannedJob] | None:
+        """A job and what a runner is told to do for it."""
+        return await self._read(reads.load_job, job_id)
+
+    async def load_plan(self, run_id: str) -> Plan | None:
+        """The plan of a run."""
+        return await self._read(reads.load_plan, run_id)
+
+    async def jobs_of_run(self, run_id: str) -> tuple[Job, ...]:
+        """All jobs of a run in the order of its plan."""
+        return await self._read(reads.jobs_of_run, run_id)
+
+    async def latest_run(self, key: RunKey) -> Latest | None:
+        """The newest run attempt under `key`."""
+        return await self._read(reads.latest_run, key)
+
+    async def list_runs(
+        self, *, repo_id: str | None = None, state: RunState | None = None, before: str | None = None, limit: int = 50
+    ) -> tuple[RunSummary, ...]:
+        """Newest first; `before` is the id of the last run of the previous page."""
+        return await self._scan(reads.list_runs, repo_id, state, before, limit)
+
+    # ---- dispatch, timers, recovery ------------------------------------------------------------------------------
+
+    async def queued_jobs(self) -> tuple[QueuedJob, ...]:
+        """All queued jobs, in order of queueing."""
+        return await self._scan(reads.queued_jobs)
+
+    async def due(self, now_ms: int, limit: int) -> tuple[str, ...]:
+        """Ids of runs and jobs whose deadline is at or before `now_ms`, the earliest first."""
+        return await self._read(reads.ids, "due", {"now_ms": now_ms, "limit": limit})
+
+    async def held_jobs(self) -> tuple[tuple[str, str], ...]:
+        """(job id, repository id) of each job with a live lease."""
+        return await self._scan(reads.pairs, "held_jobs")
+
+    async def runs_to_advance(self, limit: int) -> tuple[str, ...]:
+        """Live runs that missed a wake-up."""
+        return await self._scan(reads.ids, "runs_to_advance", (limit,))
+
+    async def superseded_runs(self, limit: int) -> tuple[tuple[str, str], ...]:
+        """(older, newer) for each live run that a newer one of its stream makes superfluous."""
+        return await self._scan(reads.pairs, "superseded_runs", (limit,))
+
+    async def live_runs_of_stream(self, repo_id: str, stream: str) -> tuple[str, ...]:
+        """Ids of the runs of a stream that have not ended, oldest first."""
+        return await self._read(reads.ids, "live_runs_of_stream", (repo_id, stream))
+
+    # ---- deliveries, replies, outbox -----------------------------------------------------------------------------
+
+    async def delivery(self, repo_id: str, delivery_id: str) -> Delivery | None:
+        """A webhook by its id."""
+        return await self._read(reads.delivery, "delivery", repo_id, delivery_id)
+
+    async def delivery_by_digest(self, repo_id: str, body_sha256: str) -> Delivery | None:
+        """The first delivery with this content that made or found a run."""
+        return await self._read(reads.delivery, "delivery_by_digest", repo_id, body_sha256)
+
+    async def reply(self, key: str) -> Reply | None:
+        """The answer given to an idempotent request."""
+        return await self._read(reads.reply, key)
+
+    async def owed(self, now_ms: int, limit: int) -> tuple[Owed, ...]:
+        """Effects due at or before `now_ms` that are not refused, the earliest due first."""
+        return await self._read(reads.owed, now_ms, limit)
+
+    async def next_owed_at_ms(self) -> int | None:
+        """When the next effect that is not refused becomes due."""
+        return await self._read(reads.next_owed_at_ms)
+
+    # ---- journal -------------------------------------------------------------------------------------------------
+
+    async def events_of_run(self, run_id: str, *, after_id: int = 0, limit: int = 1000) -> tuple[JournalEntry, ...]:
+        """State events and audit records of a run and its jobs, in order."""
+        return await self._scan(reads.events_of_run, run_id, after_id, limit)
+
+    async def journal(self) -> AsyncIterator[JournalEntry]:
+        """Every entry from the first on, read in pages."""
+        last_id = 0
+        while page := await self._scan(reads.journal, last_id, PAGE):
+            for entry in page:
+                yield entry
+            last_id = page[-1].id
+
+    # ---- logs, artifacts, results --------------------------------------------------------------------------------
+
+    async def log_state(self, job_id: str, attempt: int) -> LogState:
+        """How far an attempt's log is stored."""
+        return await self._read(reads.log_state, job_id, attempt)
+
+    async def read_log(self, job_id: str, attempt: int, *, offset: int, limit: int) -> bytes:
+        """At most `limit` bytes from `offset`; a negative offset counts from the end."""
+        return await self._scan(reads.read_log, job_id, attempt, offset, limit)
+
+    async def artifacts_of_run(self, run_id: str) -> tuple[ArtifactStored, ...]:
+        """Artifacts of a run's jobs."""
+        return await self._read(reads.artifacts_of_run, run_id)
+
+    async def explanations_of_run(self, run_id: str) -> tuple[Explanation, ...]:
+        """Explanations of a run's attempts."""
+        return await self._read(reads.explanations_of_run, run_id)
+
+    async def reported(self, run_id: str) -> dict[str, str]:
+        """Digest last reported by check."""
+        return await self._read(reads.reported, run_id)
+
+    # ---- repositories, tokens, runners, counts -------------------------------------------------------------------
+
+    async def repos(self) -> tuple[Repo, ...]:
+        """All repositories by name."""
+        return await self._read(reads.repos)
+
+    async def load_repo(self, repo_id: str) -> Repo | None:
+        """A repository."""
+        return await self._read(reads.load_repo, repo_id)
+
+    async def token(self, token_hash: str) -> Token | None:
+        """A token by its hash."""
+        return await self._read(reads.token, token_hash)
+
+    async def runner(self, runner_id: str) -> Runner | None:
+        """A runner."""
+        return next(iter(await self._read(reads.runners, "runner", (runner_id,))), None)
+
+    async def runner_by_name(self, token_id: str, name: str) -> Runner | None:
+        """The runner of a token that has this name."""
+        return next(iter(await self._read(reads.runners, "runner_by_name", (token_id, name))), None)
+
+    async def runners(self) -> tuple[Runner, ...]:
+        """All runners by name."""
+        return await self._read(reads.runners, "runners")
+
+    async def counts(self) -> dict[str, dict[str, int]]:
+        """Row counts by table and state."""
+        return await self._scan(reads.counts)
+
+
+async def _read(engine: Engine, batch: Sequence[Read]) -> Sequence[Any]:
+    return await engine.run(partial(engine.database.read, batch))
+
+
+async def _close(engine: Engine) -> None:
+    # Shielded: a connection that stays open keeps its thread, and the process with it.
+    with anyio.CancelScope(shield=True):
+        await engine.close()

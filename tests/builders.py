@@ -1,0 +1,203 @@
+"""Things to test with: each builder gives a valid one, with whatever the test cares about as keywords."""
+
+from typing import Any
+
+import msgspec
+
+from deltaci.domain import ids
+from deltaci.domain import job as jobs
+from deltaci.domain import run as runs
+from deltaci.domain.events import SYSTEM, JobCreated, JobRef, RunKey, Trigger
+from deltaci.domain.job import Job
+from deltaci.domain.machine import Step
+from deltaci.domain.plan import Plan, PlannedJob
+from deltaci.domain.plan import Step as Script
+from deltaci.domain.repo import Repo
+from deltaci.domain.run import Run
+from deltaci.domain.states import EndReason, JobState
+from deltaci.store.port import AddJob, Delivery, SaveJob, SaveRun
+
+NOW_MS = 1_700_000_000_000
+
+
+def a_run_id(number: int = 1) -> str:
+    """Run ids that sort by `number`."""
+    return ids.new_id("run", now_ms=NOW_MS + number, random=bytes(7))
+
+
+def a_repo(**more: Any) -> Repo:
+    """A repository."""
+    values = {
+        "id": "repo_1",
+        "name": "team/project",
+        "forge": "git",
+        "clone_url": "https://forge.example/team/project.git",
+        "secret": "s3cret",
+        "created_at_ms": NOW_MS,
+    }
+    return Repo(**(values | more))
+
+
+def a_trigger(**more: Any) -> Trigger:
+    """A push to main."""
+    values = {"kind": "push", "ref": "refs/heads/main", "commit_sha": "c" * 40, "stream": "branch:main"}
+    return Trigger(**(values | more))
+
+
+def a_created_run(
+    number: int = 1, *, repo_id: str = "repo_1", attempt: int = 1, now_ms: int = NOW_MS, **trigger: Any
+) -> Step[Run]:
+    """The first step of a run; a commit of its own for each number unless the trigger says otherwise."""
+    what = a_trigger(**({"commit_sha": f"{number:040x}"} | trigger))
+    key = RunKey(repo_id, what.commit_sha, what.kind, what.pr_number)
+    return runs.create(
+        a_run_id(number),
+        key,
+        what,
+        attempt=attempt,
+        now_ms=now_ms,
+        timeout_ms=3_600_000,
+        cancel_within_ms=60_000,
+    )
+
+
+def a_run(number: int = 1, **more: Any) -> Run:
+    """A run in state CREATED."""
+    return a_created_run(number, **more).state
+
+
+def a_planned_job(**more: Any) -> PlannedJob:
+    """A job of a plan with one step."""
+    values = {"name": "test", "steps": (Script(name="test", run="make test"),), "labels": ("linux",)}
+    return PlannedJob(**(values | more))
+
+
+def a_plan(*planned: PlannedJob, **more: Any) -> Plan:
+    """A plan of the given jobs, or of one."""
+    values = {
+        "commit_sha": "c" * 40,
+        "base_sha": None,
+        "source": "configuration",
+        "jobs": planned or (a_planned_job(),),
+    }
+    return Plan(**(values | more))
+
+
+def a_created_job(run_id: str | None = None, index: int = 0, **more: Any) -> JobCreated:
+    """The first event of a job, QUEUED."""
+    run_id = run_id or a_run_id()
+    values = {
+        "at_ms": NOW_MS,
+        "job_id": ids.job_id(run_id, index),
+        "run_id": run_id,
+        "repo_id": "repo_1",
+        "name": f"test-{index}",
+        "is_required": True,
+        "labels": ("linux",),
+        "priority": 0,
+        "retries": 0,
+        "timeout_ms": 600_000,
+        "state": JobState.QUEUED,
+    }
+    return JobCreated(**(values | more))
+
+
+def a_job(run_id: str | None = None, index: int = 0, **more: Any) -> Job:
+    """A job in state QUEUED."""
+    return jobs.created(a_created_job(run_id, index, **more))
+
+
+def a_delivery(**more: Any) -> Delivery:
+    """A webhook that made a run."""
+    values = {
+        "repo_id": "repo_1",
+        "delivery_id": "delivery-1",
+        "body_sha256": "b" * 64,
+        "received_at_ms": NOW_MS,
+        "event": "push",
+    }
+    if "ignored" not in more:
+        values["run_id"] = a_run_id()
+    return Delivery(**(values | more))
+
+
+# ---- steps and writes --------------------------------------------------------------------------------------------
+
+
+def stepped(before: Any, command: Any, *, now_ms: int = NOW_MS) -> Step[Any]:
+    """What `command` makes of a run or a job; fails the test when it is refused."""
+    machine: Any = runs if isinstance(before, Run) else jobs
+    step = machine.step(before, command, now_ms=now_ms)
+    assert isinstance(step, Step), step
+    return step
+
+
+def save_run(step: Step[Run]) -> SaveRun:
+    """The write that stores a step of a run."""
+    expected = step.state.revision - len(step.events)
+    return SaveRun(run=step.state, expected_revision=expected, events=step.events, cause=SYSTEM)  # type: ignore[arg-type]
+
+
+def save_job(step: Step[Job]) -> SaveJob:
+    """The write that stores a step of a job."""
+    expected = step.state.revision - len(step.events)
+    return SaveJob(job=step.state, expected_revision=expected, events=step.events, cause=SYSTEM)  # type: ignore[arg-type]
+
+
+def add_job(event: JobCreated | None = None, *, needs: tuple[str, ...] = (), **planned: Any) -> AddJob:
+    """The write that inserts a job as its first event makes it."""
+    event = event or a_created_job()
+    return AddJob(
+        job=jobs.created(event),
+        planned=a_planned_job(**({"name": event.name} | planned)),
+        needs=needs,
+        events=(event,),
+        cause=SYSTEM,
+    )
+
+
+def a_planned_run(
+    number: int, events: tuple[JobCreated, ...], needs: dict[str, tuple[str, ...]] | None = None
+) -> list[Any]:
+    """The writes that make a run with these jobs, its plan adopted: state QUEUED."""
+    needs = needs or {}
+    created = a_created_run(number)
+    planning = stepped(created.state, runs.StartPlanning())
+    refs = tuple(
+        JobRef(id=event.job_id, name=event.name, is_required=event.is_required, needs=needs.get(event.job_id, ()))
+        for event in events
+    )
+    adopted = stepped(planning.state, runs.AdoptPlan(plan_digest="d" * 64, jobs=refs))
+    added = [add_job(event, needs=needs.get(event.job_id, ())) for event in events]
+    return [save_run(created), save_run(planning), save_run(adopted), *added]
+
+
+# ---- a job's life ------------------------------------------------------------------------------------------------
+
+
+def leased(job: Job, *, lease_hash: str = "lease-1", now_ms: int = NOW_MS) -> Step[Job]:
+    """The job's queued attempt given to a runner."""
+    command = jobs.GrantLease(lease_hash=lease_hash, runner_id="runner_1", ack_within_ms=30_000, ttl_ms=120_000)
+    return stepped(job, command, now_ms=now_ms)
+
+
+def acknowledged(job: Job, *, now_ms: int = NOW_MS) -> Step[Job]:
+    """The lease acknowledged by its holder."""
+    return stepped(job, from_holder(jobs.AckLease, job), now_ms=now_ms)
+
+
+def completed(job: Job, *, exit_code: int = 0, now_ms: int = NOW_MS) -> Step[Job]:
+    """The attempt ended by its holder's report."""
+    reason = EndReason.SUCCEEDED if exit_code == 0 else EndReason.STEP_FAILED
+    command = from_holder(jobs.Complete, job, reason=reason, exit_code=exit_code, text="", result_digest="r" * 64)
+    return stepped(job, command, now_ms=now_ms)
+
+
+def from_holder(command: Any, job: Job, **more: Any) -> Any:
+    """A command of the current lease's holder."""
+    attempt = job.attempts[-1]
+    assert attempt.lease is not None
+    values: dict[str, Any] = {"attempt": attempt.number, "lease_hash": attempt.lease.token_hash}
+    if "runner_id" in {field.name for field in msgspec.structs.fields(command)}:
+        values["runner_id"] = attempt.lease.runner_id
+    return command(**(values | more))

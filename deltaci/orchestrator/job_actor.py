@@ -129,6 +129,8 @@ class JobActor(Actor[Owned | None]):
             self._tell_dispatch(owned.job)  # it offered what is not to be had: tell it where the job stands
             return answer
         self.lease_id = message.lease_id
+        queued = owned.job.attempts[-1]
+        self.ports.observer.waited(self.ports.clock.now_ms() - max(queued.queued_at_ms, queued.not_before_ms))
         self.written = (answer.state.attempts[-1].number, LogState())
         return Granted(job=answer.state, planned=owned.planned)
 

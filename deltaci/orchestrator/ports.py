@@ -49,6 +49,10 @@ class Observer(Protocol):
         """A command was refused."""
         ...
 
+    def waited(self, wait_ms: int) -> None:
+        """An attempt was leased after having been queued for `wait_ms`."""
+        ...
+
     def missed(self, what: str) -> None:
         """A reconciler found something that a notification should have told."""
         ...

@@ -1,0 +1,5 @@
+"""`python -m deltaci`."""
+
+from deltaci.cli import main
+
+main(prog_name="deltaci")

@@ -1,0 +1,80 @@
+"""`deltaci serve`: the server process."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import anyio
+import click
+import msgspec
+
+from deltaci import settings as configuration
+from deltaci import wiring
+from deltaci.domain.errors import DeltaError
+from deltaci.gateway import server
+from deltaci.gateway.app import create_app
+from deltaci.settings import Settings
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@click.command()
+@click.option(
+    "--data", type=click.Path(path_type=Path, file_okay=False), required=True, help="Everything is kept here."
+)
+@click.option("--host", help="Address to listen on (127.0.0.1).")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on (8080); 0 takes a free one.")
+@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="Settings in TOML.")
+def serve(data: Path, host: str | None, port: int | None, config: Path | None) -> None:
+    """Start the server; prints one line with its URL when it is ready."""
+    try:
+        settings = configuration.load(config, os.environ)
+        given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+        settings = msgspec.structs.replace(settings, **given)
+        if settings.host not in LOOPBACK and not settings.allow_public:
+            raise click.ClickException(
+                f"--host {settings.host} is reachable from outside, and this server speaks plain HTTP: put it behind a "
+                "TLS proxy and set allow_public = true (DELTACI_ALLOW_PUBLIC=true)"
+            )
+        wiring.configure_logs(settings)
+        anyio.run(_serve, data, settings, backend="asyncio", backend_options={"use_uvloop": _has_uvloop()})
+    except DeltaError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _has_uvloop() -> bool:
+    try:
+        import uvloop  # noqa: F401 - an optional extra
+    except ImportError:
+        return False
+    return True
+
+
+async def _serve(data: Path, settings: Settings) -> None:
+    try:
+        listening = server.bind(settings.host, settings.port)
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another --port"
+        ) from error
+    with listening:
+        host, port = listening.getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        stopping = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_watch_signals, stopping)
+            async with wiring.opened(data, settings, base_url=url) as house:
+                listening.listen(1024)
+                sys.stdout.write(f"Delta CI is ready at {url}\n")
+                sys.stdout.flush()
+                await server.serve_until(
+                    create_app(house), house, listening, stopping.wait, graceful_s=settings.shutdown_within_s
+                )
+            tasks.cancel_scope.cancel()
+
+
+async def _watch_signals(stopping: anyio.Event) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            stopping.set()

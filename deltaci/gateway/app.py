@@ -1,0 +1,46 @@
+"""The application factory: blueprints, limits, errors and headers."""
+
+from typing import Any
+
+from quart import Quart, Request, Response
+
+from deltaci.gateway import admin, answers, api, runner, webhooks
+from deltaci.gateway.house import House
+
+WEBHOOKS = "/api/v1/webhooks/"
+ARTIFACTS = "/api/v1/runner/artifacts/"
+
+
+def create_app(house: House) -> Quart:
+    """The gateway in front of `house`."""
+    app = Quart("deltaci.gateway", static_folder=None)
+    app.request_class = _request_class(house)
+    app.config["BODY_TIMEOUT"] = house.limits.body_timeout_s
+    app.extensions["house"] = house
+    for blueprint in (webhooks.bp, api.bp, runner.bp, admin.bp):
+        app.register_blueprint(blueprint)
+    answers.register(app)
+
+    @app.after_request
+    async def _harden(response: Response) -> Response:
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    return app
+
+
+def _request_class(house: House) -> type[Request]:
+    """A request whose body limit depends on its address; an artifact's is counted while it streams to disk."""
+
+    class LimitedRequest(Request):
+        def __init__(self, method: str, scheme: str, path: str, *args: Any, **kwargs: Any) -> None:
+            if path.startswith(WEBHOOKS):
+                kwargs["max_content_length"] = house.limits.webhook_bytes_max
+            elif path.startswith(ARTIFACTS):
+                kwargs["max_content_length"] = None
+            else:
+                kwargs["max_content_length"] = house.limits.body_bytes_max
+            super().__init__(method, scheme, path, *args, **kwargs)
+
+    return LimitedRequest

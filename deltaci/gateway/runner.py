@@ -1,0 +1,232 @@
+"""The runner protocol over HTTP and over one WebSocket: two transports, one desk behind them."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import anyio
+from loguru import logger
+from quart import Blueprint, Response, current_app, request, websocket
+
+from actors import ActorError
+from deltaci.domain.errors import DeltaError, MalformedRequest, ProtocolError
+from deltaci.domain.machine import Refusal
+from deltaci.gateway import answers
+from deltaci.gateway.auth import authenticate
+from deltaci.gateway.house import House, raw_body
+from deltaci.store.port import ArtifactStored, Runner
+from protocol import messages as wire
+from protocol.codec import (
+    JSON_TYPE,
+    MSGPACK_TYPE,
+    MalformedMessage,
+    decode_request_frame,
+    decode_runner_body,
+    encode_body,
+    encode_frame,
+)
+
+bp = Blueprint("runner", __name__, url_prefix="/api/v1/runner")
+
+RUNNER_HEADER: Final = "X-Deltaci-Runner"
+LEASE_HEADER: Final = "X-Deltaci-Lease"
+SHA256_HEADER: Final = "X-Deltaci-Sha256"
+
+VERBS: Final[Mapping[str, type[wire.RunnerMessage]]] = {
+    "register": wire.Register,
+    "lease": wire.Lease,
+    "ack": wire.AckLease,
+    "heartbeat": wire.Heartbeat,
+    "log": wire.AppendLog,
+    "complete": wire.Complete,
+    "cancel-ack": wire.CancelAck,
+}
+
+# Close codes of RFC 6455 (1012 from its registry): the runner reconnects after each of them
+POLICY_VIOLATION: Final = 1008
+SERVICE_RESTART: Final = 1012
+
+
+def _house() -> House:
+    house: House = current_app.extensions["house"]
+    return house
+
+
+# ---- HTTP --------------------------------------------------------------------------------------------------------
+
+
+@bp.post("/<verb>")
+async def receive(verb: str) -> Response:
+    """One message in, one out; the message's class must be the one that belongs to `verb`."""
+    house = _house()
+    token = await authenticate(request, house.store, "runner")
+    kind = VERBS.get(verb)
+    if kind is None:
+        return answers.problem(404, "not_found", f"no such call {verb[:50]!r}: there are {', '.join(VERBS)}")
+    content_type = (request.content_type or JSON_TYPE).partition(";")[0].strip().lower()
+    if content_type not in (JSON_TYPE, MSGPACK_TYPE):
+        return answers.problem(415, "unsupported_media_type", f"send {JSON_TYPE} or {MSGPACK_TYPE}")
+    message = decode_runner_body(await raw_body(request), content_type)
+    if not isinstance(message, kind):
+        raise MalformedRequest(f"{verb} takes a message of type {kind.__name__}, not {type(message).__name__}")
+    desk = house.orchestrator.desk
+    answer: wire.ServerMessage
+    if isinstance(message, wire.Register):
+        _, answer = await desk.register(token.id, message)
+    else:
+        runner_id = message.runner_id if isinstance(message, wire.Lease) else request.headers.get(RUNNER_HEADER, "")
+        runner = await desk.identify(token.id, runner_id)
+        if isinstance(message, wire.Lease) and house.draining.is_set():
+            answer = wire.Leases()
+        else:
+            answer = await desk.serve(runner, message)
+    return _http(answer, request.headers.get("Accept", content_type))
+
+
+def _http(answer: wire.ServerMessage, accept: str) -> Response:
+    if isinstance(answer, wire.Failure):
+        return answers.problem(
+            answer.http_status, answer.code, answer.message, answer.details, retry_after_ms=answer.retry_after_ms
+        )
+    status = 409 if isinstance(answer, wire.StaleLease) else 416 if isinstance(answer, wire.LogGap) else 200
+    content_type = MSGPACK_TYPE if MSGPACK_TYPE in accept else JSON_TYPE
+    return Response(encode_body(answer, content_type), status, content_type=content_type)
+
+
+@bp.put("/artifacts/<job_id>/<int:attempt>/<name>")
+async def put_artifact(job_id: str, attempt: int, name: str) -> Response:
+    """Store one artifact of the attempt that the sender holds: 201 when new, 200 when it is there already."""
+    house = _house()
+    token = await authenticate(request, house.store, "runner")
+    desk = house.orchestrator.desk
+    runner = await desk.identify(token.id, request.headers.get(RUNNER_HEADER, ""))
+    holder = await desk.check_holder(
+        runner, job_id=job_id, attempt=attempt, lease_id=request.headers.get(LEASE_HEADER, "")
+    )
+    if isinstance(holder, Refusal):
+        return answers.refused(holder)
+    sha256 = request.headers.get(SHA256_HEADER, "")
+    for known in await house.store.artifacts_of_run(holder.state.run_id):
+        if (known.job_id, known.attempt, known.name) == (job_id, attempt, name):
+            if known.sha256 == sha256:
+                return answers.ok({"name": name, "size_bytes": known.size_bytes, "sha256": sha256})
+            return answers.problem(409, "duplicate", f"artifact {name!r} of this attempt is stored with other content")
+    policy = house.orchestrator.ports.policy
+    stored = await house.artifacts.store(
+        job_id, attempt, name, request.body, sha256=sha256, size_bytes_max=policy.artifact_bytes_max
+    )
+    now_ms = house.orchestrator.ports.clock.now_ms()
+    row = ArtifactStored(
+        job_id=job_id, attempt=attempt, name=name, size_bytes=stored.size_bytes, sha256=stored.sha256, at_ms=now_ms
+    )
+    await house.store.commit((row,))
+    return answers.ok({"name": name, "size_bytes": row.size_bytes, "sha256": row.sha256}, 201)
+
+
+# ---- WebSocket ---------------------------------------------------------------------------------------------------
+
+
+class Channel:
+    """One open socket: answers in any order, pushes in between, a bounded number of requests under way."""
+
+    def __init__(self, socket: Any, house: House, tasks: anyio.abc.TaskGroup) -> None:
+        self._socket = socket
+        self._house = house
+        self._tasks = tasks
+        self._places = anyio.Semaphore(house.limits.frames_under_way_max)
+        self.runner: Runner | None = None
+
+    def push(self, message: wire.ServerMessage) -> bool:
+        """Send without waiting."""
+        self._tasks.start_soon(self._send, wire.Answer(0, message))
+        return True
+
+    async def start(self, token_id: str) -> bool:
+        """The first frame registers the runner; False when it is anything else."""
+        frame = decode_request_frame(await self._socket.receive())
+        if not isinstance(frame.body, wire.Register):
+            return False
+        try:
+            self.runner, registered = await self._house.orchestrator.desk.register(token_id, frame.body)
+        except ProtocolError as error:
+            await self._send(wire.Answer(frame.id, _failure(error)))
+            return False
+        await self._send(wire.Answer(frame.id, registered))
+        return True
+
+    async def serve(self) -> None:
+        """Read frames until the socket closes or breaks the protocol."""
+        while True:
+            data = await self._socket.receive()
+            frame = decode_request_frame(data if isinstance(data, bytes) else data.encode())
+            await self._places.acquire()
+            self._tasks.start_soon(self._answer, frame)
+
+    async def _answer(self, frame: wire.Request) -> None:
+        assert self.runner is not None
+        try:
+            if isinstance(frame.body, wire.Lease) and self._house.draining.is_set():
+                body: wire.ServerMessage = wire.Leases()
+            else:
+                body = await self._house.orchestrator.desk.serve(self.runner, frame.body)
+        except (DeltaError, ActorError) as error:
+            body = _failure(error)
+        except Exception:  # noqa: BLE001 - one request's bug must not close the channel of all the runner's jobs
+            logger.exception("a frame crashed: {}", type(frame.body).__name__)
+            body = wire.Failure(code="internal", message="a bug of ours; it is in the server's log", http_status=500)
+        finally:
+            self._places.release()
+        await self._send(wire.Answer(frame.id, body))
+
+    async def _send(self, answer: wire.Answer) -> None:
+        await self._socket.send(encode_frame(answer))
+
+
+def _failure(error: DeltaError | ActorError) -> wire.Failure:
+    if isinstance(error, DeltaError):
+        retry_after_ms = error.retry_after_ms or (answers.RETRY_AFTER_S * 1000 if error.is_retryable else None)
+        details = {key: str(value) for key, value in error.details.items()}
+        return wire.Failure(
+            code=error.code,
+            message=str(error),
+            details=details,
+            http_status=error.http_status,
+            retry_after_ms=retry_after_ms,
+        )
+    code, status, is_retryable = answers.actor_error_meaning(error)
+    return wire.Failure(
+        code=code,
+        message=str(error),
+        http_status=status,
+        retry_after_ms=answers.RETRY_AFTER_S * 1000 if is_retryable else None,
+    )
+
+
+@bp.websocket("/channel")
+async def channel() -> None:
+    """A runner's channel: binary msgpack frames, `Request` in, `Answer` out; the first request is `Register`."""
+    house = _house()
+    token = await authenticate(websocket, house.store, "runner")
+    socket = websocket._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 - the proxy costs a look-up a frame
+    async with anyio.create_task_group() as tasks:
+        here = Channel(socket, house, tasks)
+        hub = house.orchestrator.hub
+        try:
+            if not await here.start(token.id):
+                await socket.close(POLICY_VIOLATION, "the first frame registers the runner")
+                return
+            assert here.runner is not None
+            hub.attach(here.runner.id, here.push)
+            tasks.start_soon(_close_when_draining, house, socket)
+            await here.serve()
+        except MalformedMessage as error:
+            logger.warning("channel closed: {}", error)
+            await socket.close(POLICY_VIOLATION, "that is no frame of the runner protocol")
+        finally:
+            if here.runner is not None:
+                hub.detach(here.runner.id, here.push)
+            tasks.cancel_scope.cancel()
+
+
+async def _close_when_draining(house: House, socket: Any) -> None:
+    await house.draining.wait()
+    await socket.close(SERVICE_RESTART, "the server is restarting; come back")

@@ -1,0 +1,174 @@
+"""What the API shows of runs, jobs and attempts: names as in the domain, and never a lease id or its hash."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from deltaci.domain.job import Job
+from deltaci.domain.plan import Plan
+from deltaci.domain.repo import Repo
+from deltaci.domain.run import JobSeen, Run, is_satisfied
+from deltaci.domain.waiting import waiting
+from deltaci.orchestrator.orchestrator import Orchestrator
+from deltaci.store.port import ArtifactStored, Explanation, JournalEntry, Store
+
+
+def run_view(run: Run, repo_name: str) -> dict[str, Any]:
+    """A run, without its jobs."""
+    return {
+        "id": run.id,
+        "repo": repo_name,
+        "repo_id": run.key.repo_id,
+        "commit_sha": run.key.commit_sha,
+        "trigger": run.key.trigger_type,
+        "pr_number": run.key.pr_number,
+        "attempt": run.attempt,
+        "ref": run.trigger.ref,
+        "base_sha": run.trigger.base_sha,
+        "title": run.trigger.title,
+        "author": run.trigger.author,
+        "state": run.state,
+        "end_reason": run.end_reason,
+        "text": run.text,
+        "plan_digest": run.plan_digest or None,
+        "created_at_ms": run.created_at_ms,
+        "started_at_ms": run.started_at_ms,
+        "ended_at_ms": run.ended_at_ms,
+    }
+
+
+async def whole_run(run: Run, store: Store, orchestrator: Orchestrator) -> dict[str, Any]:
+    """A run with its jobs, their attempts, why each waits or failed, and the plan with its reasons."""
+    jobs = await store.jobs_of_run(run.id)
+    plan = await store.load_plan(run.id)
+    repo = await store.load_repo(run.key.repo_id)
+    explanations = {(one.job_id, one.attempt): one for one in await store.explanations_of_run(run.id)}
+    artifacts = await store.artifacts_of_run(run.id)
+    return {
+        "run": run_view(run, repo.name if repo else ""),
+        "jobs": [job_view(job, run, jobs, explanations, artifacts, orchestrator) for job in jobs],
+        "plan": plan_view(plan),
+    }
+
+
+def job_view(
+    job: Job,
+    run: Run,
+    jobs: Iterable[Job],
+    explanations: Mapping[tuple[str, int], Explanation],
+    artifacts: Iterable[ArtifactStored],
+    orchestrator: Orchestrator,
+) -> dict[str, Any]:
+    """One job of `run`."""
+    ref = next(one for one in run.jobs if one.id == job.id)
+    refs = {one.id: one for one in run.jobs}
+    seen = {one.id: JobSeen(one.state, one.end_reason) for one in jobs}
+    reason = waiting(
+        job,
+        now_ms=orchestrator.ports.clock.now_ms(),
+        open_needs=[refs[need].name for need in ref.needs if not is_satisfied(refs[need], seen[need])],
+        runner_labels=orchestrator.hub.labels(),
+        is_repo_at_limit=False,
+    )
+    return {
+        "id": job.id,
+        "name": job.name,
+        "state": job.state,
+        "end_reason": job.end_reason,
+        "end_detail": job.end_detail,
+        "waiting_reason": reason.reason if reason else None,
+        "waiting_detail": reason.detail if reason else "",
+        "is_required": job.is_required,
+        "needs": [refs[need].name for need in ref.needs],
+        "labels": job.labels,
+        "created_at_ms": job.created_at_ms,
+        "ended_at_ms": job.ended_at_ms,
+        "attempts": [
+            {
+                "number": attempt.number,
+                "state": attempt.state,
+                "end_reason": attempt.end_reason,
+                "exit_code": attempt.exit_code,
+                "text": attempt.text,
+                "runner_id": attempt.lease.runner_id if attempt.lease else None,
+                "queued_at_ms": attempt.queued_at_ms,
+                "leased_at_ms": attempt.lease.granted_at_ms if attempt.lease else None,
+                "started_at_ms": attempt.started_at_ms,
+                "ended_at_ms": attempt.ended_at_ms,
+                "explanation": explanation_view(explanations.get((job.id, attempt.number))),
+            }
+            for attempt in job.attempts
+        ],
+        "artifacts": [
+            {"name": one.name, "attempt": one.attempt, "size_bytes": one.size_bytes, "sha256": one.sha256}
+            for one in artifacts
+            if one.job_id == job.id
+        ],
+    }
+
+
+def explanation_view(explanation: Explanation | None) -> dict[str, Any] | None:
+    """Why an attempt failed, once that is known."""
+    if explanation is None:
+        return None
+    return {
+        "category": explanation.category,
+        "confidence": explanation.confidence,
+        "summary": explanation.summary,
+        "evidence": explanation.evidence,
+        "next_step": explanation.next_step,
+    }
+
+
+def plan_view(plan: Plan | None) -> dict[str, Any] | None:
+    """The plan: what was chosen, and the reasons."""
+    if plan is None:
+        return None
+    return {
+        "source": plan.source,
+        "base_sha": plan.base_sha,
+        "changed_files_count": plan.changed_files_count,
+        "reasons": plan.reasons,
+        "jobs": [
+            {
+                "name": job.name,
+                "needs": job.needs,
+                "policy": job.policy,
+                "is_skipped": job.is_skipped,
+                "matrix": job.matrix,
+                "reasons": job.reasons,
+            }
+            for job in plan.jobs
+        ],
+    }
+
+
+def repo_view(repo: Repo) -> dict[str, Any]:
+    """A repository, without its secrets."""
+    return {
+        "id": repo.id,
+        "name": repo.name,
+        "forge": repo.forge,
+        "clone_url": repo.clone_url,
+        "report_to": repo.report_to,
+        "is_superseding": repo.is_superseding,
+        "running_max": repo.running_max,
+        "created_at_ms": repo.created_at_ms,
+    }
+
+
+def event_view(entry: JournalEntry) -> dict[str, Any]:
+    """A journal entry of a run; the lease's hash stays inside."""
+    data = msgspec.json.decode(entry.data) if entry.data else {}
+    if isinstance(data, dict):
+        data.pop("lease_hash", None)
+    return {
+        "id": entry.id,
+        "entity_id": entry.entity_id,
+        "sequence": entry.sequence,
+        "type": entry.type,
+        "at_ms": entry.at_ms,
+        "cause": {"kind": entry.cause.kind, "id": entry.cause.id, "via": entry.cause.via},
+        "data": data,
+    }

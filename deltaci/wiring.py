@@ -1,0 +1,173 @@
+"""The only file that knows every room: it builds the parts and joins them at their ports."""
+
+import os
+import random
+import secrets
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import anyio
+import loguru
+from loguru import logger
+
+from deltaci.analyzer.analyzer import LogAnalyzer
+from deltaci.domain import errors
+from deltaci.domain.events import SYSTEM
+from deltaci.domain.ids import hashed, new_id
+from deltaci.domain.plan import Plan
+from deltaci.domain.repo import Repo
+from deltaci.domain.run import Run
+from deltaci.forge.git import PlainGit
+from deltaci.forge.github import GitHub
+from deltaci.forge.webhook import WebhookForge
+from deltaci.gateway.house import House
+from deltaci.metrics import ActorTelemetry, Telemetry
+from deltaci.orchestrator.orchestrator import running
+from deltaci.planner.service import RepositoryPlanner
+from deltaci.reporter.reporter import StatusReporter
+from deltaci.settings import Settings
+from deltaci.store.artifacts import ArtifactFiles
+from deltaci.store.port import Audit, Store, Token
+from deltaci.store.sqlite import SqliteStore
+
+ADMIN_TOKEN_FILE: Final = "admin-token"
+DATABASE_FILE: Final = "deltaci.db"
+
+
+class SystemClock:
+    """Wall time taken at the start, carried on by the monotonic clock: a jump of the wall clock moves nothing."""
+
+    def __init__(self) -> None:
+        self._offset_ns = time.time_ns() - time.monotonic_ns()
+
+    def now_ms(self) -> int:
+        """Milliseconds since the Unix epoch, UTC."""
+        return (time.monotonic_ns() + self._offset_ns) // 1_000_000
+
+
+class SystemEntropy:
+    """Random bits of the operating system."""
+
+    def token_bytes(self, count: int) -> bytes:
+        """`count` random bytes."""
+        return secrets.token_bytes(count)
+
+
+def make_token() -> str:
+    """A bearer token: 256 random bits, marked so that a leak can be recognised."""
+    return f"dci_{secrets.token_urlsafe(32)}"
+
+
+class PlannerPort:
+    """The orchestrator's planner, on top of the room that reads repositories."""
+
+    def __init__(self, planner: RepositoryPlanner) -> None:
+        self._planner = planner
+
+    async def plan(self, run: Run, repo: Repo) -> Plan:
+        """The plan for the run's trigger; raises `PlanFailed`."""
+        trigger = run.trigger
+        return await self._planner.plan(
+            repo_id=repo.id,
+            clone_url=repo.clone_url,
+            commit_sha=trigger.commit_sha,
+            ref=trigger.ref,
+            base_sha=trigger.base_sha,
+            is_pull_request=trigger.kind == "pull_request",
+            is_trusted=not trigger.is_fork,
+        )
+
+
+@asynccontextmanager
+async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncIterator[House]:
+    """The whole house on the data directory `data`, everything that was under way going on. Leaving it closes it."""
+    prepare(data)
+    clock, entropy = SystemClock(), SystemEntropy()
+    forges: Mapping[str, WebhookForge] = {"git": PlainGit(), "github": GitHub()}
+    telemetry = Telemetry()
+    async with SqliteStore.open(data / DATABASE_FILE) as store:
+        await _ensure_admin_token(store, data, clock)
+        reporter = StatusReporter(store, base_url=settings.public_url or base_url, clock=clock)
+        planner = PlannerPort(RepositoryPlanner(data / "mirrors", protocols=settings.allow_git_protocols))
+        async with running(
+            store,
+            clock=clock,
+            entropy=entropy,
+            rng=random.Random(secrets.randbits(64)),  # noqa: S311 - jitter, no secret
+            policy=settings.policy,
+            planner=planner,
+            analyzer=LogAnalyzer(store),
+            reporter=reporter,
+            observer=telemetry,
+            actor_observer=ActorTelemetry(telemetry),
+        ) as orchestrator:
+            telemetry.store, telemetry.hub, telemetry.system = store, orchestrator.hub, orchestrator.system
+            yield House(
+                orchestrator=orchestrator,
+                store=store,
+                forges=forges,
+                artifacts=ArtifactFiles(data / "artifacts"),
+                metrics=telemetry,
+                limits=settings.limits,
+                make_token=make_token,
+                draining=anyio.Event(),
+            )
+
+
+def prepare(data: Path) -> None:
+    """The data directory, closed to others; raises `ConfigError` when others can read it."""
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.ConfigError(f"--data {data}: {error.strerror}; name a directory that can be written") from error
+    if data.stat().st_mode & 0o077:
+        raise errors.ConfigError(
+            f"--data {data} is open to other users (mode {data.stat().st_mode & 0o777:o}), and it holds secrets: "
+            f"chmod 700 {data}"
+        )
+
+
+async def _ensure_admin_token(store: Store, data: Path, clock: SystemClock) -> None:
+    """The file holds a token that the store knows: made at the first start, and again if the file was removed."""
+    file = data / ADMIN_TOKEN_FILE
+    if file.exists() and await store.token(hashed(file.read_text(encoding="utf-8").strip())) is not None:
+        return
+    secret, now_ms = make_token(), clock.now_ms()
+    token = Token(
+        id=new_id("tok", now_ms=now_ms, random=secrets.token_bytes(7)),
+        token_hash=hashed(secret),
+        scope="admin",
+        label="admin",
+        created_at_ms=now_ms,
+    )
+    audit = Audit(at_ms=now_ms, cause=SYSTEM, type="AdminTokenCreated", entity_id=token.id)
+    await store.commit((token, audit))
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(secret + "\n")
+
+
+def configure_logs(settings: Settings) -> None:
+    """Loguru to standard error, ids of run, job and attempt on every line that has them; text or JSON."""
+    logger.remove()
+    if settings.log_format == "json":
+        logger.add(sys.stderr, level=settings.log_level, serialize=True, backtrace=False, diagnose=False)
+        return
+    logger.configure(patcher=_ids_on_the_line)
+    logger.add(
+        sys.stderr,
+        level=settings.log_level,
+        format="{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <7} {extra[ids]}{message}",
+        backtrace=False,
+        diagnose=False,  # a traceback with values could show a secret
+    )
+
+
+def _ids_on_the_line(record: "loguru.Record") -> None:
+    extra = record["extra"]
+    shown = [f"{name}={extra[name]}" for name in ("run", "job", "attempt", "actor", "effect") if name in extra]
+    extra["ids"] = " ".join(shown) + " " if shown else ""

@@ -26,7 +26,7 @@ TRY_SECONDS = 10.0
 WAIT_FIRST_SECONDS = 0.25
 WAIT_MAX_SECONDS = 8.0
 ANSWER_BYTES_MAX = 64 * 1024
-WEBHOOK_PATH = "/webhooks/git"
+WEBHOOK_PATH = "/api/v1/webhooks/git"
 
 
 class Refused(Exception):

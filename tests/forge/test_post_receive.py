@@ -67,7 +67,7 @@ def test_a_push_arrives_signed_and_the_pusher_reads_the_run(checkout: Checkout) 
         told = checkout.git("push", "origin", "main")
 
     (asked,) = server.asked
-    assert asked.path == "/webhooks/git"
+    assert asked.path == "/api/v1/webhooks/git"
     assert "remote: Delta CI: refs/heads/main: run run_1" in told
     trigger = received(asked).trigger
     assert trigger is not None

@@ -37,23 +37,23 @@ class Explored(Generic[W]):
             names.append(name)
         return names[::-1]
 
-    def require_a_way_to(self, is_goal: Callable[[W], bool], *, by: frozenset[str] | None = None) -> None:
-        """Raise the shortest story into a world from which no moves, or none of those named `by`, lead to a goal."""
+    def require_a_way_to(self, is_goal: Callable[[W], bool], *, by: Callable[[str], bool] = lambda _: True) -> None:
+        """Raise the shortest story into a world from which the moves whose names pass `by` lead to no goal."""
         able = {key for key, world in self.worlds.items() if is_goal(world)}
         queue = deque(able)
         while queue:
             for source, name in self.sources.get(queue.popleft(), ()):
-                if source not in able and (by is None or name in by):
+                if source not in able and by(name):
                     able.add(source)
                     queue.append(source)
         for key in self.worlds:  # in order of discovery: the nearest one first
             if key not in able:
-                raise Counterexample(self.story(key), f"from here there is no way to the goal by {by or 'any move'}")
+                raise Counterexample(self.story(key), "from here there is no way to the goal")
 
 
 def explore(
     first: Iterable[W],
-    moves: Callable[[W], Iterator[tuple[str, W]]],
+    moves: Callable[[W], Iterator[tuple[str, Callable[[], W | None]]]],
     *,
     key: Callable[[W], Hashable],
     check: Callable[[W], None],
@@ -62,7 +62,8 @@ def explore(
     """Follow every move from every world.
 
     Args:
-        moves: the named moves of a world; an exception in it breaks a rule.
+        moves: the moves of a world, each with its name; one answers None when it was refused. An exception in it is a
+            broken rule.
         check: raises `AssertionError` in a world that must not be.
         worlds_max: a bound, so that a key that keeps too much is noticed.
     """
@@ -74,10 +75,14 @@ def explore(
         queue.append((key(world), world))
     while queue:
         here, world = queue.popleft()
-        name = "(look)"
+        story: list[str] = []
         try:
             check(world)
-            for name, after in moves(world):
+            for name, move in moves(world):
+                story = [name]
+                after = move()
+                if after is None:
+                    continue
                 found.moves_count += 1
                 there = key(after)
                 if there == here:
@@ -87,11 +92,7 @@ def explore(
                     found.worlds[there] = after
                     found.came_from[there] = (here, name)
                     queue.append((there, after))
-        except Counterexample:
-            raise
         except Exception as error:
-            raise Counterexample(
-                [*found.story(here), f"then, after {name}"], f"{type(error).__name__}: {error}"
-            ) from error
+            raise Counterexample([*found.story(here), *story], f"{type(error).__name__}: {error}") from error
         assert len(found.worlds) <= worlds_max, f"more than {worlds_max} worlds"
     return found

@@ -1,0 +1,193 @@
+"""Every story of a run of three or four jobs in every shape, with every mix of required and allowed to fail.
+
+The run is decided by the production function; its jobs move as their table allows, in any order. What the run tells its
+jobs (release, skip, cancel) may arrive at any time later, what they tell the run is their committed state.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+
+from deltaci.domain import job as jobs
+from deltaci.domain import run as runs
+from deltaci.domain.events import JobRef
+from deltaci.domain.machine import Refusal
+from deltaci.domain.run import JobSeen, Run
+from deltaci.domain.states import EndReason, JobState, RunState
+from tests.domain.builders import RUN_TIMEOUT_MS, a_run, folded_run, ref
+from tests.domain.exploration import explore
+
+SHAPES = {
+    "chain": {"a": (), "b": ("a",), "c": ("b",)},
+    "fork": {"a": (), "b": ("a",), "c": ("a",)},
+    "join": {"a": (), "b": (), "c": ("a", "b")},
+    "diamond": {"a": (), "b": ("a",), "c": ("a",), "d": ("b", "c")},
+    "triangle": {"a": (), "b": ("a",), "c": ("a", "b")},
+}
+RUN_CANCELED = "the run is canceled"
+RUN_TIME_UP = "the run's time is up"
+STEPS = (
+    ("lease", EndReason.SUCCEEDED),
+    ("requeue", EndReason.SUCCEEDED),
+    ("request_cancel", EndReason.USER_CANCELED),
+    ("cancel", EndReason.USER_CANCELED),
+    ("succeed", EndReason.SUCCEEDED),
+    ("fail", EndReason.STEP_FAILED),
+    ("time_out", EndReason.JOB_TIMEOUT),
+)
+
+
+class World(NamedTuple):
+    """A run, what is committed of its jobs, and the orders to them that are still on the way."""
+
+    run: Run
+    jobs: tuple[JobSeen, ...]
+    orders: frozenset[tuple[str, int]] = frozenset()
+
+
+# ---- what may happen ---------------------------------------------------------------------------------------------
+
+
+def _moves(plan: tuple[JobRef, ...]) -> Callable[[World], Iterator[tuple[str, Callable[[], World | None]]]]:
+    def moves(world: World) -> Iterator[tuple[str, Callable[[], World | None]]]:
+        do = functools.partial(functools.partial, _decided, world)
+        yield "planning starts", do(runs.StartPlanning())
+        yield "the plan cannot be made", do(runs.FailPlan(text="no"))
+        yield "the plan arrives", do(runs.AdoptPlan(plan_digest="plan_1", jobs=plan))
+        yield RUN_CANCELED, do(runs.RequestCancel(reason=EndReason.SUPERSEDED))
+        yield RUN_TIME_UP, do(runs.Tick(), now_ms=RUN_TIMEOUT_MS)
+        if not world.run.jobs:
+            return
+        yield "the run looks at its jobs", do(runs.Advance(jobs=_seen(world)))
+        yield "orders are sent", lambda: world._replace(orders=world.orders | _orders(world))
+        for order in sorted(world.orders):
+            yield f"{order[0]} reaches {plan[order[1]].name}", functools.partial(_obeyed, world, order)
+        for index, (name, reason) in itertools.product(range(len(world.jobs)), STEPS):
+            move = jobs.MOVES[name]
+            if world.jobs[index].state in move.sources:
+                yield f"{plan[index].name}: {name}", functools.partial(_with_job, world, index, move.target, reason)
+
+    return moves
+
+
+def _decided(world: World, command: runs.RunCommand, *, now_ms: int = 0) -> World | None:
+    before = world.run
+    answer = runs.step(before, command, now_ms=now_ms)
+    if isinstance(answer, Refusal):
+        assert before.state not in runs.LEGAL_IN[type(command)], answer.text
+        return None
+    after = answer.state
+    assert after == folded_run(before, answer.events), "the state is the fold of the events"
+    assert not before.state.is_final or after == before, "a final run was left"
+    committed = world.jobs
+    if after.jobs and not before.jobs:
+        committed = tuple(JobSeen(JobState.BLOCKED if job.needs else JobState.QUEUED) for job in after.jobs)
+    return World(after, committed, world.orders)
+
+
+def _orders(world: World) -> frozenset[tuple[str, int]]:
+    """What the run would tell its jobs now."""
+    run = world.run
+    if run.state is RunState.CANCEL_REQUESTED:
+        live = (index for index, job in enumerate(world.jobs) if not job.state.is_final)
+        return frozenset(("cancel", index) for index in live)
+    release, skip = runs.unblocked(run, _seen(world))
+    index = {job.id: number for number, job in enumerate(run.jobs)}
+    return frozenset([("release", index[each]) for each in release] + [("skip", index[each]) for each in skip])
+
+
+def _obeyed(world: World, order: tuple[str, int]) -> World:
+    """An order arrives, once or again: one that no longer fits its job changes nothing."""
+    name, index = order
+    state = world.jobs[index].state
+    if name == "cancel" and state is JobState.RUNNING:
+        name = "request_cancel"
+    move = jobs.MOVES[name]
+    if state not in move.sources or (name == "cancel" and state is JobState.CANCEL_REQUESTED):
+        return world
+    return _with_job(world, index, move.target, EndReason.NEEDS_FAILED if name == "skip" else EndReason.USER_CANCELED)
+
+
+def _with_job(world: World, index: int, state: JobState, reason: EndReason) -> World:
+    changed = JobSeen(state, reason if state.is_final else None)
+    orders = world.orders
+    if state.is_final:  # orders to a job that is over change nothing: forget them, there are enough worlds
+        orders = frozenset(order for order in orders if order[1] != index)
+    return World(world.run, (*world.jobs[:index], changed, *world.jobs[index + 1 :]), orders)
+
+
+def _seen(world: World) -> dict[str, JobSeen]:
+    return {job.id: seen for job, seen in zip(world.run.jobs, world.jobs, strict=True)}
+
+
+# ---- what must never be ------------------------------------------------------------------------------------------
+
+
+def _check(world: World) -> None:
+    run, seen = world.run, _seen(world)
+    needs_of = {job.id: [(need, seen[need.id]) for need in run.jobs if need.id in job.needs] for job in run.jobs}
+    for job in run.jobs:
+        state, reason = seen[job.id].state, seen[job.id].end_reason
+        satisfied = [runs.is_satisfied(need, it) for need, it in needs_of[job.id]]
+        if state not in (JobState.BLOCKED, JobState.SKIPPED, JobState.CANCELED):
+            assert all(satisfied), f"{job.name} started before its needs allowed it"
+        if reason is EndReason.NEEDS_FAILED:
+            failed = [
+                need.name for need, it in needs_of[job.id] if it.state.is_final and not runs.is_satisfied(need, it)
+            ]
+            assert failed, f"{job.name} was skipped for no need"
+    if run.state.is_final:
+        assert all(job.state.is_final for job in world.jobs), "the run is over, a job is not"
+        assert runs.deadline_ms(run) is None
+        _check_result(world)
+    if run.state is not RunState.CANCEL_REQUESTED and not run.state.is_final:
+        assert runs.deadline_ms(run) is not None, "a run that waits for others has a timer"
+
+
+def _check_result(world: World) -> None:
+    run, seen = world.run, _seen(world)
+    required = [seen[job.id] for job in run.jobs if job.is_required]
+    if run.cancel is not None:
+        assert run.state in (RunState.CANCELED, RunState.TIMED_OUT)
+    elif run.jobs:
+        assert (run.state, run.end_reason) == runs.result(run, seen), "the result is recomputable from the jobs"
+    if run.state is RunState.SUCCEEDED:
+        good = (JobState.SUCCEEDED, JobState.SKIPPED)
+        assert all(job.state in good and job.end_reason is not EndReason.NEEDS_FAILED for job in required)
+    if run.end_reason is EndReason.JOBS_FAILED:
+        assert any(job.state is JobState.FAILED or job.end_reason is EndReason.NEEDS_FAILED for job in required)
+
+
+# ---- exploring ---------------------------------------------------------------------------------------------------
+
+
+def _key(world: World) -> Hashable:
+    run = world.run
+    return (run.state, run.end_reason, run.cancel and run.cancel.reason, bool(run.jobs), world.jobs, world.orders)
+
+
+def _plans() -> Iterator[Any]:
+    for shape, needs in SHAPES.items():
+        for mix in itertools.product([True, False], repeat=len(needs)):
+            policies = zip(needs, mix, strict=True)
+            plan = tuple(ref(name, *needs[name], is_required=is_required) for name, is_required in policies)
+            yield pytest.param(plan, id=shape + "-" + "".join("r" if is_required else "o" for is_required in mix))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", list(_plans()))
+def test_no_story_of_a_run_breaks_a_rule(plan: tuple[JobRef, ...]) -> None:
+    """Every rule holds in every world, and from each there is a way to the end, also if nobody cancels."""
+    first = World(a_run(RunState.CREATED), ())
+
+    found = explore([first], _moves(plan), key=_key, check=_check, worlds_max=100_000)
+
+    found.require_a_way_to(lambda world: world.run.state.is_final)
+    found.require_a_way_to(
+        lambda world: world.run.state.is_final or world.run.cancel is not None,
+        by=lambda name: name not in (RUN_CANCELED, RUN_TIME_UP) and "cancel" not in name,
+    )
+    assert {world.run.state for world in found.worlds.values()} >= set(RunState) - {RunState.TIMED_OUT}

@@ -42,7 +42,7 @@ MOVES: Final[Mapping[str, Move[RunState]]] = {
     "request_cancel": Move(BEFORE_THE_END - {RunState.CANCEL_REQUESTED}, RunState.CANCEL_REQUESTED),
     "succeed": Move(frozenset({RunState.QUEUED, RunState.RUNNING}), RunState.SUCCEEDED),
     "fail": Move(frozenset({RunState.PLANNING, RunState.QUEUED, RunState.RUNNING}), RunState.FAILED),
-    "time_out": Move(BEFORE_THE_END, RunState.TIMED_OUT),
+    "time_out": Move(frozenset({RunState.QUEUED, RunState.RUNNING, RunState.CANCEL_REQUESTED}), RunState.TIMED_OUT),
     "cancel": Move(frozenset({RunState.QUEUED, RunState.RUNNING, RunState.CANCEL_REQUESTED}), RunState.CANCELED),
 }
 

@@ -286,3 +286,12 @@ def test_a_run_comes_back_from_the_disk_as_it_was_stored(state: RunState) -> Non
 def test_job_refs_keep_their_needs() -> None:
     """A run knows its graph without asking its jobs."""
     assert ref("test", "build") == JobRef(id="test", name="test", needs=("build",))
+
+
+def test_a_run_without_a_plan_ends_by_way_of_a_cancel_or_for_want_of_one() -> None:
+    """The table has no move that no decision makes: before its plan a run cannot time out or succeed directly."""
+    before_the_plan = {RunState.CREATED, RunState.PLANNING}
+
+    direct = {name: move.sources & before_the_plan for name, move in runs.MOVES.items() if move.target.is_final}
+
+    assert direct == {"succeed": set(), "fail": {RunState.PLANNING}, "time_out": set(), "cancel": set()}

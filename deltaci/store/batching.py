@@ -47,7 +47,7 @@ class Batcher(Generic[Item]):
         self._size_max = size_max
         self._waiting: deque[_Ticket[Item]] = deque()
         self._wake = anyio.Event()
-        self._is_closed = False
+        self.is_closed = False
 
     @property
     def depth(self) -> int:
@@ -56,7 +56,7 @@ class Batcher(Generic[Item]):
 
     async def ask(self, item: Item, size: int = 0) -> Any:
         """The answer to `item`; raises `StoreUnavailable` when closed or full, and what the work answers."""
-        if self._is_closed:
+        if self.is_closed:
             raise StoreUnavailable("the store is closed")
         if len(self._waiting) >= WAITING_MAX:
             raise StoreUnavailable(f"{WAITING_MAX} calls wait for the store", retry_after_ms=BUSY_RETRY_MS)
@@ -84,14 +84,14 @@ class Batcher(Generic[Item]):
                         for ticket, answer in zip(taken, answers, strict=True):
                             ticket.answer = answer
                             ticket.done.set()
-                    elif self._is_closed:
+                    elif self.is_closed:
                         return
                     else:
                         self._wake = anyio.Event()
                         await self._wake.wait()
         finally:
             # Reached with work undone only through a bug or a killed loop: nobody may wait for ever.
-            self._is_closed = True
+            self.is_closed = True
             for ticket in (*taken, *self._waiting):
                 if not ticket.done.is_set():
                     ticket.answer = StoreUnavailable("the store stopped: it is unknown what was stored")
@@ -100,7 +100,7 @@ class Batcher(Generic[Item]):
 
     def close(self) -> None:
         """Accept nothing more; `serve` returns when everything accepted is answered."""
-        self._is_closed = True
+        self.is_closed = True
         self._wake.set()
 
     def _take(self) -> list[_Ticket[Item]]:

@@ -1,4 +1,4 @@
-"""Where the synchronous database runs: on a thread of its own in production, in-process in simulation and tests.
+"""Where a database's slow calls run: on a thread of its own in production, in-process in simulation and tests.
 
 Rule: whatever crosses the thread boundary crosses it as one function; a call per statement costs 30 times as much.
 """
@@ -18,12 +18,12 @@ _ROWS_AT_ONCE: Final = 64  # aiosqlite wants to know; nobody iterates over its c
 
 
 class Engine(Protocol):
-    """Runs functions over one database, one at a time."""
+    """One database, and where to call what may take long. One call at a time."""
 
     database: Database
 
     async def run(self, function: Callable[[], T]) -> T:
-        """The result of `function`, called where the connection lives."""
+        """The result of `function`, which uses the database."""
         ...
 
     async def close(self) -> None:
@@ -74,16 +74,15 @@ class Threaded:
 
     @classmethod
     async def open(cls, opener: Callable[[], Database]) -> "Threaded":
-        """An engine over the database that `opener` opens, on the thread where it will be used."""
+        """An engine over the database that `opener` opens, on the engine's thread."""
         opened: list[Database] = []
 
         def connect() -> sqlite3.Connection:
             opened.append(opener())
             return opened[0].connection
 
-        connection = await _Connection(connect, _ROWS_AT_ONCE)
-        if not isinstance(connection, _Connection):
-            raise TypeError(f"aiosqlite answered with a {type(connection).__name__}")
+        connection = _Connection(connect, _ROWS_AT_ONCE)
+        await connection
         return cls(connection, opened[0])
 
     async def run(self, function: Callable[[], T]) -> T:

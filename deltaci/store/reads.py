@@ -4,7 +4,7 @@ Rule: a row is validated right after it was read; what cannot be decoded raises 
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -97,10 +97,15 @@ def list_runs(
 # ---- dispatch, timers, recovery ----------------------------------------------------------------------------------
 
 
-def queued_jobs(connection: sqlite3.Connection) -> tuple[QueuedJob, ...]:
+def queued_jobs(connection: sqlite3.Connection) -> Iterator[QueuedJob]:
     """All queued jobs, in order of queueing."""
-    rows = connection.execute(query("queued_jobs"))
-    return tuple(queued_job(codec.decode(codec.JOB, snapshot, job_id)) for job_id, snapshot in rows)
+    for job_id, snapshot in connection.execute(query("queued_jobs")):
+        yield queued_job(codec.decode(codec.JOB, snapshot, job_id))
+
+
+def held_jobs(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+    """Held jobs with their repositories."""
+    yield from connection.execute(query("held_jobs"))
 
 
 def queued_job(job: Job) -> QueuedJob:

@@ -1,17 +1,21 @@
-"""The SQLite store: callers' commits and reads queue up, and go to the database in batches.
+"""The SQLite store: callers' commits queue up and go to the database in batches, one transaction a batch.
 
 Rule 1: one writer connection; the readers cannot write. A read that starts after a commit was answered sees it.
 Rule 2: a commit is answered after its transaction is on disk, never before.
+Rule 3: what waits (for the disk, for another process, for a scan) waits on a thread; what looks up a few cached rows
+        does not: on a thread every row waits for Python's global lock behind a busy loop, up to 5 ms each.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from sqlite3 import Connection
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 from deltaci.domain.errors import StoreError, StoreUnavailable
 from deltaci.domain.events import RunKey
@@ -22,7 +26,7 @@ from deltaci.domain.run import Run
 from deltaci.domain.states import RunState
 from deltaci.store import reads
 from deltaci.store.batching import Batcher
-from deltaci.store.database import BUSY_TIMEOUT_MS, Database, Read
+from deltaci.store.database import BUSY_TIMEOUT_MS, Database, Held
 from deltaci.store.engine import Engine, Inline, Threaded
 from deltaci.store.port import (
     ArtifactStored,
@@ -42,23 +46,25 @@ from deltaci.store.prepare import Prepared, prepare
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Scan: TypeAlias = Callable[[Connection], Any]
 
-COMMITS_MAX: Final = 1_000
-BYTES_MAX: Final = 8 * 1024 * 1024
-READS_MAX: Final = 256
-PAGE: Final = 1_000
+# A batch is staged in one go, about 50 us a commit: more of them would be felt by everything else on the loop.
+COMMITS_MAX: Final = 128
+BYTES_MAX: Final = 4 * 1024 * 1024
+SCANS_MAX: Final = 16
+ROWS_AT_ONCE: Final = 200
 
 
 class SqliteStore:
     """The store on one SQLite file; open it with `async with SqliteStore.open(path) as store`."""
 
-    def __init__(self, writer: Engine, reader: Engine, scanner: Engine) -> None:
+    def __init__(self, writer: Engine, scanner: Engine, reader: Database, lister: Database) -> None:
         self._writer = writer
         self._reader = reader
-        self._scanner = scanner
+        self._lister = lister
+        self._is_listing = anyio.Lock()
         self._writes: Batcher[Prepared] = Batcher(self._apply, count_max=COMMITS_MAX, size_max=BYTES_MAX)
-        self._reads: Batcher[Read] = Batcher(partial(_read, reader), count_max=READS_MAX, size_max=READS_MAX)
-        self._scans: Batcher[Read] = Batcher(partial(_read, scanner), count_max=1, size_max=1)
+        self._scans: Batcher[Scan] = Batcher(partial(_scan, scanner), count_max=SCANS_MAX, size_max=SCANS_MAX)
 
     @classmethod
     @asynccontextmanager
@@ -68,32 +74,34 @@ class SqliteStore:
         """The store in the file at `path`, made if it is not there. On leaving, what was accepted is answered first.
 
         Args:
-            inline: call SQLite in-process, without threads: for simulation, tests and Trio.
+            inline: use no thread at all: for simulation, tests and Trio.
             busy_timeout_ms: how long to wait for another process that holds the database.
 
         Raises `SchemaTooNew`, and `StoreUnavailable` when it cannot be opened.
         """
-        path = Path(path)
         engine = Inline if inline else Threaded
+        open_writer = partial(Database.open_writer, Path(path), busy_timeout_ms=busy_timeout_ms)
+        open_reader = partial(Database.open_reader, Path(path), busy_timeout_ms=busy_timeout_ms)
         failure: Exception | None = None
         async with AsyncExitStack() as stack:
-            openers = (Database.open_writer, Database.open_reader, Database.open_reader)
-            engines: list[Engine] = []
-            for opener in openers:
-                opened = await engine.open(partial(opener, path, busy_timeout_ms=busy_timeout_ms))
-                stack.push_async_callback(_close, opened)
-                engines.append(opened)
-            store = cls(*engines)
+            writer = await engine.open(open_writer)
+            stack.push_async_callback(_close, writer)
+            scanner = await engine.open(open_reader)
+            stack.push_async_callback(_close, scanner)
+            reader, lister = open_reader(), open_reader()
+            stack.callback(reader.close)
+            stack.callback(lister.close)
+            store = cls(writer, scanner, reader, lister)
             async with anyio.create_task_group() as group:
-                for batcher in store._batchers:
-                    group.start_soon(batcher.serve)
+                group.start_soon(store._writes.serve)
+                group.start_soon(store._scans.serve)
                 try:
                     yield store
                 except Exception as error:  # noqa: BLE001 - raised below: leaving the task group would wrap it
                     failure = error
                 finally:
-                    for batcher in store._batchers:
-                        batcher.close()
+                    store._writes.close()
+                    store._scans.close()
         if failure is not None:
             raise failure
 
@@ -112,31 +120,54 @@ class SqliteStore:
         """How many batches of commits went to the writer so far."""
         return self._writer.database.batches
 
-    @property
-    def _batchers(self) -> tuple[Batcher[Any], ...]:
-        return self._writes, self._reads, self._scans
-
     async def commit(self, writes: Sequence[Write]) -> None:
         """Apply all `writes` or none; return once they are on disk. Raises what each write's docstring says."""
         prepared = prepare(writes)
         await self._writes.ask(prepared, prepared.size)
 
     async def _apply(self, batch: Sequence[Prepared]) -> Sequence[StoreError | None]:
-        return await self._writer.run(partial(self._writer.database.apply, batch))
+        database = self._writer.database
+        staged = database.stage(batch)
+        if isinstance(staged, Held):
+            staged = await self._writer.run(partial(database.stage, batch, is_patient=True))
+        return await self._writer.run(partial(database.finish, staged))
 
     async def _read(self, read: Callable[Concatenate[Connection, P], T], *args: P.args, **more: P.kwargs) -> T:
-        """The answer of a read that looks at few rows."""
-        return await self._ask(self._reads, lambda connection: read(connection, *args, **more))
+        """The answer of a read of few rows, by key: quicker than any way to a thread and back."""
+        await anyio.lowlevel.checkpoint()
+        self._check()
+        return self._reader.read(lambda connection: read(connection, *args, **more))
 
     async def _scan(self, read: Callable[Concatenate[Connection, P], T], *args: P.args, **more: P.kwargs) -> T:
-        """The answer of a read that may look at many rows: not in the way of the short ones."""
-        return await self._ask(self._scans, lambda connection: read(connection, *args, **more))
+        """The answer of a read that may look at many rows and answers with few: on a thread."""
+        self._check()
+        answer: T = await self._scans.ask(lambda connection: read(connection, *args, **more))
+        return answer
 
-    async def _ask(self, batcher: Batcher[Read], call: Callable[[Connection], T]) -> T:
+    async def _list(self, read: Callable[[Connection], Iterator[T]]) -> tuple[T, ...]:
+        """The answer of a read of very many rows, as of one instant; others go on in between.
+
+        On a thread each row would wait for Python's global lock. The connection is this read's alone: others would
+        see the database as it was when the list was begun.
+        """
+        self._check()
+        rows: list[T] = []
+        async with self._is_listing:
+            iterator = self._lister.read(read)
+            try:
+                while chunk := self._lister.read(lambda _: list(islice(iterator, ROWS_AT_ONCE))):
+                    rows += chunk
+                    await anyio.lowlevel.checkpoint()
+            finally:
+                # An open cursor would keep the instant for the next list.
+                self._lister.read(lambda _: iterator.close() if isinstance(iterator, Generator) else None)
+        return tuple(rows)
+
+    def _check(self) -> None:
+        if self._writes.is_closed:
+            raise StoreUnavailable("the store is closed")
         if self.is_broken:
             raise StoreUnavailable(self._writer.database.broken_by)
-        answer: T = await batcher.ask(call)
-        return answer
 
     # ---- entities ------------------------------------------------------------------------------------------------
 
@@ -164,13 +195,13 @@ class SqliteStore:
         self, *, repo_id: str | None = None, state: RunState | None = None, before: str | None = None, limit: int = 50
     ) -> tuple[RunSummary, ...]:
         """Newest first; `before` is the id of the last run of the previous page."""
-        return await self._scan(reads.list_runs, repo_id, state, before, limit)
+        return await self._read(reads.list_runs, repo_id, state, before, limit)
 
     # ---- dispatch, timers, recovery ------------------------------------------------------------------------------
 
     async def queued_jobs(self) -> tuple[QueuedJob, ...]:
         """All queued jobs, in order of queueing."""
-        return await self._scan(reads.queued_jobs)
+        return await self._list(reads.queued_jobs)
 
     async def due(self, now_ms: int, limit: int) -> tuple[str, ...]:
         """Ids of runs and jobs whose deadline is at or before `now_ms`, the earliest first."""
@@ -178,7 +209,7 @@ class SqliteStore:
 
     async def held_jobs(self) -> tuple[tuple[str, str], ...]:
         """(job id, repository id) of each job with a live lease."""
-        return await self._scan(reads.pairs, "held_jobs")
+        return await self._list(reads.held_jobs)
 
     async def runs_to_advance(self, limit: int) -> tuple[str, ...]:
         """Live runs that missed a wake-up."""
@@ -218,12 +249,12 @@ class SqliteStore:
 
     async def events_of_run(self, run_id: str, *, after_id: int = 0, limit: int = 1000) -> tuple[JournalEntry, ...]:
         """State events and audit records of a run and its jobs, in order."""
-        return await self._scan(reads.events_of_run, run_id, after_id, limit)
+        return await self._read(reads.events_of_run, run_id, after_id, limit)
 
     async def journal(self) -> AsyncIterator[JournalEntry]:
         """Every entry from the first on, read in pages."""
         last_id = 0
-        while page := await self._scan(reads.journal, last_id, PAGE):
+        while page := await self._read(reads.journal, last_id, ROWS_AT_ONCE):
             for entry in page:
                 yield entry
             last_id = page[-1].id
@@ -236,7 +267,7 @@ class SqliteStore:
 
     async def read_log(self, job_id: str, attempt: int, *, offset: int, limit: int) -> bytes:
         """At most `limit` bytes from `offset`; a negative offset counts from the end."""
-        return await self._scan(reads.read_log, job_id, attempt, offset, limit)
+        return await self._read(reads.read_log, job_id, attempt, offset, limit)
 
     async def artifacts_of_run(self, run_id: str) -> tuple[ArtifactStored, ...]:
         """Artifacts of a run's jobs."""
@@ -281,8 +312,18 @@ class SqliteStore:
         return await self._scan(reads.counts)
 
 
-async def _read(engine: Engine, batch: Sequence[Read]) -> Sequence[Any]:
-    return await engine.run(partial(engine.database.read, batch))
+async def _scan(engine: Engine, batch: Sequence[Scan]) -> Sequence[Any]:
+    return await engine.run(partial(_answers, engine.database, batch))
+
+
+def _answers(database: Database, batch: Sequence[Scan]) -> list[Any]:
+    answers: list[Any] = []
+    for scan in batch:
+        try:
+            answers.append(database.read(scan))
+        except StoreError as error:
+            answers.append(error)
+    return answers
 
 
 async def _close(engine: Engine) -> None:

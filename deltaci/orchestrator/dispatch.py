@@ -34,9 +34,11 @@ class Offer:
 
     async def wait(self, wait_ms: int) -> tuple[QueuedJob, ...]:
         """The jobs, or none when `wait_ms` have passed; closed afterwards."""
-        with anyio.move_on_after(wait_ms / 1000):
-            await self._filled.wait()
-        self.is_open = False
+        try:
+            with anyio.move_on_after(wait_ms / 1000):
+                await self._filled.wait()
+        finally:
+            self.is_open = False  # also when the runner hung up: nobody would take what is offered now
         return self.jobs
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import anyio
+import httpx
 import loguru
 from loguru import logger
 
@@ -21,14 +22,15 @@ from deltaci.domain.ids import hashed, new_id
 from deltaci.domain.plan import Plan
 from deltaci.domain.repo import Repo
 from deltaci.domain.run import Run
-from deltaci.forge.git import PlainGit
-from deltaci.forge.github import GitHub
+from deltaci.forge.git import GitResults, PlainGit
+from deltaci.forge.github import GitHub, GitHubStatuses
 from deltaci.forge.webhook import WebhookForge
 from deltaci.gateway.house import House
 from deltaci.metrics import ActorTelemetry, Telemetry
 from deltaci.orchestrator.orchestrator import running
 from deltaci.planner.service import RepositoryPlanner
 from deltaci.reporter.reporter import StatusReporter
+from deltaci.reporter.results import GitDocuments, GitHubResults
 from deltaci.settings import Settings
 from deltaci.store.artifacts import ArtifactFiles
 from deltaci.store.port import Audit, Store, Token
@@ -89,9 +91,13 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
     clock, entropy = SystemClock(), SystemEntropy()
     forges: Mapping[str, WebhookForge] = {"git": PlainGit(), "github": GitHub()}
     telemetry = Telemetry()
-    async with SqliteStore.open(data / DATABASE_FILE) as store:
+    async with SqliteStore.open(data / DATABASE_FILE) as store, httpx.AsyncClient() as client:
         await _ensure_admin_token(store, data, clock)
-        reporter = StatusReporter(store, base_url=settings.public_url or base_url, clock=clock)
+        results = {
+            "git": GitDocuments(GitResults(client, clock)),
+            "github": GitHubResults(GitHubStatuses(client, clock)),
+        }
+        reporter = StatusReporter(store, results, base_url=settings.public_url or base_url, clock=clock)
         planner = PlannerPort(RepositoryPlanner(data / "mirrors", protocols=settings.allow_git_protocols))
         async with running(
             store,

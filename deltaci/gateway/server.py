@@ -32,7 +32,8 @@ async def serve_until(
 ) -> None:
     """Serve until `stop` returns; then take nothing new, and give what is under way `graceful_s` to finish."""
     config = Config()
-    config.bind = [f"fd://{listening.fileno()}"]
+    # Hypercorn makes a socket of its own from the descriptor and closes it: from here on it is not ours.
+    config.bind = [f"fd://{listening.detach()}"]
     config.graceful_timeout = graceful_s
     config.shutdown_timeout = graceful_s
     config.keep_alive_timeout = 75

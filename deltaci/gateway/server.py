@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
+from loguru import logger
 from quart import Quart
 
 from deltaci.gateway.house import House
@@ -40,8 +41,9 @@ async def serve_until(
     config.keep_alive_max_requests = 1_000_000
     config.backlog = 1024
     config.h11_max_incomplete_size = 32 * 1024
-    # A socket whose peer vanished without a word is noticed; a runner's lease has its own, shorter patience.
-    config.websocket_ping_interval = 20
+    # No pings from here: runners ping, leases have their own patience, and Hypercorn's pinger keeps every closed socket
+    # for one more interval, which is how long an orderly end would take.
+    config.websocket_ping_interval = None
     config.websocket_max_message_size = 4 * 1024 * 1024
     config.include_server_header = False
     config.accesslog = None
@@ -53,4 +55,10 @@ async def serve_until(
         # One breath for idle channels and long polls to be told before the listening socket goes.
         await anyio.sleep(0.05)
 
-    await serve(app, config, shutdown_trigger=trigger, mode="asgi")
+    try:
+        await serve(app, config, shutdown_trigger=trigger, mode="asgi")
+    except anyio.get_cancelled_exc_class():
+        # What was still under way after `graceful_s` was cut off; Hypercorn lets that cancellation out.
+        if not house.draining.is_set():
+            raise
+        logger.warning("requests were cut off after {} s", graceful_s)

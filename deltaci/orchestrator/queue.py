@@ -3,20 +3,24 @@
 Rule 1: among the jobs whose labels the runner has, the repository with the fewest running jobs goes first; within a
         repository the higher priority, then the older job.
 Rule 2: it is a copy of what the store says, never the truth: a job offered twice is refused by its own actor.
-Rule 3: taking one of n queued jobs costs O(log n), whatever n is: entries are left behind and recognised as old.
+Rule 3: taking one of n queued jobs costs O(log n), whatever n is: entries are left behind, recognised as old by their
+        ticket, and swept out before there are more of them than of jobs.
 
 Synchronous and deterministic: no clock, no I/O, no randomness.
 """
 
 import heapq
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from deltaci.store.port import QueuedJob
 
 Labels: TypeAlias = frozenset[str]
-# (-priority, queued_at_ms, job id): the order of jobs within one repository and one label set
-Rank: TypeAlias = tuple[int, int, str]
+# (-priority, queued_at_ms, job id, ticket): the order of jobs within one repository and one label set
+Rank: TypeAlias = tuple[int, int, str, int]
+
+# Entries left behind that are not worth a sweep
+OLD_ENTRIES_MIN: Final = 128
 
 
 class Lane:
@@ -33,8 +37,13 @@ class JobQueue:
 
     def __init__(self) -> None:
         self._jobs: dict[str, QueuedJob] = {}
+        # Each time a job is put it gets a new ticket; an entry with another one is out of date.
+        self._tickets: dict[str, int] = {}
+        self._last_ticket = 0
+        self._entries = 0
+        self._now_ms = 0
         self._lanes: dict[Labels, Lane] = {}
-        self._delayed: list[tuple[int, str]] = []
+        self._delayed: list[tuple[int, str, int]] = []
         self._held: dict[str, str] = {}
         self._running: dict[str, int] = {}
         self._running_max: dict[str, int] = {}
@@ -56,8 +65,9 @@ class JobQueue:
 
     def limit(self, repo_id: str, running_max: int) -> None:
         """At most `running_max` jobs of the repository run at once; 0 lifts the limit."""
-        self._running_max[repo_id] = running_max
-        self._refresh(repo_id)
+        if self._running_max.get(repo_id, 0) != running_max:
+            self._running_max[repo_id] = running_max
+            self._refresh(repo_id)
 
     def is_at_limit(self, repo_id: str) -> bool:
         """Whether the repository has as many running jobs as it may."""
@@ -67,15 +77,19 @@ class JobQueue:
     def put(self, job: QueuedJob, *, now_ms: int) -> None:
         """Queue `job`; if it was held before, it no longer is. Putting it twice is putting it once."""
         self._unhold(job.job_id)
+        if self._jobs.get(job.job_id) == job:
+            return
+        self._now_ms = max(self._now_ms, now_ms)
         self._jobs[job.job_id] = job
-        if job.not_before_ms > now_ms:
-            heapq.heappush(self._delayed, (job.not_before_ms, job.job_id))
-        else:
-            self._push(job)
+        self._last_ticket += 1
+        self._tickets[job.job_id] = self._last_ticket
+        self._place(job)
+        if self._entries > OLD_ENTRIES_MIN + 2 * len(self._jobs):
+            self._sweep()
 
     def hold(self, job_id: str, repo_id: str) -> None:
         """Count the job as held by a runner; it is not queued any more."""
-        self._jobs.pop(job_id, None)
+        self._forget(job_id)
         if job_id not in self._held:
             self._held[job_id] = repo_id
             self._running[repo_id] = self.running(repo_id) + 1
@@ -83,7 +97,7 @@ class JobQueue:
 
     def drop(self, job_id: str) -> None:
         """Forget the job: it ended, or was never there."""
-        self._jobs.pop(job_id, None)
+        self._forget(job_id)
         self._unhold(job_id)
 
     def take(self, labels: Labels, count: int, *, now_ms: int) -> tuple[QueuedJob, ...]:
@@ -110,20 +124,38 @@ class JobQueue:
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
-    def _push(self, job: QueuedJob) -> None:
+    def _forget(self, job_id: str) -> None:
+        self._jobs.pop(job_id, None)
+        self._tickets.pop(job_id, None)
+
+    def _place(self, job: QueuedJob) -> None:
+        self._entries += 1
+        ticket = self._tickets[job.job_id]
+        if job.not_before_ms > self._now_ms:
+            heapq.heappush(self._delayed, (job.not_before_ms, job.job_id, ticket))
+            return
         lane = self._lanes.setdefault(frozenset(job.labels), Lane())
         ranks = lane.by_repo.setdefault(job.repo_id, [])
-        rank = (-job.priority, job.queued_at_ms, job.job_id)
+        rank = (-job.priority, job.queued_at_ms, job.job_id, ticket)
         heapq.heappush(ranks, rank)
         if ranks[0] == rank:
             heapq.heappush(lane.heads, (self.running(job.repo_id), rank, job.repo_id))
 
     def _promote(self, now_ms: int) -> None:
-        while self._delayed and self._delayed[0][0] <= now_ms:
-            not_before_ms, job_id = heapq.heappop(self._delayed)
-            job = self._jobs.get(job_id)
-            if job is not None and job.not_before_ms == not_before_ms:
-                self._push(job)
+        self._now_ms = max(self._now_ms, now_ms)
+        while self._delayed and self._delayed[0][0] <= self._now_ms:
+            _, job_id, ticket = heapq.heappop(self._delayed)
+            self._entries -= 1
+            if self._tickets.get(job_id) == ticket:
+                self._place(self._jobs[job_id])
+
+    def _sweep(self) -> None:
+        """Put every queued job anew, and nothing else: entries left behind, and lanes without jobs, are gone."""
+        self._entries = 0
+        self._lanes = {}
+        self._delayed = []
+        for job in self._jobs.values():
+            self._place(job)
 
     def _clean(self, lane: Lane) -> bool:
         """Drop out-of-date entries until the first head is true; False if the lane has nothing to give."""
@@ -141,10 +173,10 @@ class JobQueue:
         """The best rank of the repository in this lane whose job is still queued."""
         ranks = lane.by_repo.get(repo_id)
         while ranks:
-            job = self._jobs.get(ranks[0][2])
-            if job is not None and (-job.priority, job.queued_at_ms) == ranks[0][:2]:
+            if self._tickets.get(ranks[0][2]) == ranks[0][3]:
                 return ranks[0]
             heapq.heappop(ranks)
+            self._entries -= 1
         lane.by_repo.pop(repo_id, None)
         return None
 

@@ -1,4 +1,4 @@
-"""A whole orchestrator in the test's own process: real actors, real decisions, a real store; time and chance by hand."""
+"""A whole orchestrator in the process of the test: real actors and decisions, a real store; time and chance by hand."""
 
 import random
 from collections.abc import AsyncIterator, Sequence

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 import anyio
-import httpx
 import loguru
 from loguru import logger
 
@@ -24,12 +23,13 @@ from deltaci.domain.repo import Repo
 from deltaci.domain.run import Run
 from deltaci.forge.git import GitResults, PlainGit
 from deltaci.forge.github import GitHub, GitHubStatuses
+from deltaci.forge.post import forge_client
 from deltaci.forge.webhook import WebhookForge
 from deltaci.gateway.house import House
 from deltaci.metrics import ActorTelemetry, Telemetry
 from deltaci.orchestrator.orchestrator import running
 from deltaci.planner.service import RepositoryPlanner
-from deltaci.reporter.reporter import StatusReporter
+from deltaci.reporter.reporter import ResultsPort, StatusReporter
 from deltaci.reporter.results import GitDocuments, GitHubResults
 from deltaci.settings import Settings
 from deltaci.store.artifacts import ArtifactFiles
@@ -91,9 +91,9 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
     clock, entropy = SystemClock(), SystemEntropy()
     forges: Mapping[str, WebhookForge] = {"git": PlainGit(), "github": GitHub()}
     telemetry = Telemetry()
-    async with SqliteStore.open(data / DATABASE_FILE) as store, httpx.AsyncClient() as client:
+    async with SqliteStore.open(data / DATABASE_FILE) as store, forge_client() as client:
         await _ensure_admin_token(store, data, clock)
-        results = {
+        results: dict[str, ResultsPort] = {
             "git": GitDocuments(GitResults(client, clock)),
             "github": GitHubResults(GitHubStatuses(client, clock)),
         }

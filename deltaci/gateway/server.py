@@ -55,10 +55,15 @@ async def serve_until(
         # One breath for idle channels and long polls to be told before the listening socket goes.
         await anyio.sleep(0.05)
 
-    try:
-        await serve(app, config, shutdown_trigger=trigger, mode="asgi")
-    except anyio.get_cancelled_exc_class():
-        # What was still under way after `graceful_s` was cut off; Hypercorn lets that cancellation out.
-        if not house.draining.is_set():
-            raise
-        logger.warning("requests were cut off after {} s", graceful_s)
+    async def run() -> None:
+        try:
+            await serve(app, config, shutdown_trigger=trigger, mode="asgi")
+        except anyio.get_cancelled_exc_class():
+            # What was still under way after `graceful_s` was cut off; Hypercorn lets that cancellation out.
+            if not house.draining.is_set():
+                raise
+            logger.warning("requests were cut off after {} s", graceful_s)
+
+    # In a task of its own: Hypercorn ends by cancelling the task that it runs in, and that must not be ours.
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)

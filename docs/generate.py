@@ -16,6 +16,9 @@ import msgspec
 from deltaci.domain import attempt, job, lease, run
 from deltaci.domain.machine import Move
 from deltaci.domain.states import AttemptState, JobState, LeaseState, RunState
+from deltaci.gateway.house import Limits
+from deltaci.orchestrator.ports import Policy
+from deltaci.settings import PREFIX, Settings
 
 HERE: Final = Path(__file__).parent
 
@@ -85,7 +88,28 @@ def states_page(machines: Sequence[Machine] = MACHINES) -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES: Final = {"states.md": states_page}
+def settings_page() -> str:
+    """`settings.md`: every setting with its variable and default."""
+    lines = [
+        "# Settings",
+        "",
+        "Made by `make docs` from `deltaci/settings.py`: change that, not this page.",
+        "",
+        "From `--config FILE` (TOML) and from the environment, which wins. Durations are in milliseconds (`_ms`) or",
+        "seconds (`_s`), sizes in bytes.",
+    ]
+    tables = (("top level", "", Settings), ("`[policy]`", "policy_", Policy), ("`[limits]`", "limits_", Limits))
+    for title, prefix, kind in tables:
+        lines += ["", f"## {title}", "", "| setting | environment | default |", "|---|---|---|"]
+        for field in msgspec.structs.fields(kind):
+            if isinstance(field.default, msgspec.Struct):
+                continue
+            default = msgspec.json.encode(field.default).decode()
+            lines.append(f"| `{field.name}` | `{PREFIX}{prefix.upper()}{field.name.upper()}` | `{default}` |")
+    return "\n".join(lines) + "\n"
+
+
+PAGES: Final = {"states.md": states_page, "settings.md": settings_page}
 
 
 def out_of_date(folder: Path = HERE) -> list[str]:

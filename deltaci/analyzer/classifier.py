@@ -33,6 +33,10 @@ _NOT_BY_THE_CHANGE: Final = {
 }
 
 
+UPSHOT_LINES_MAX: Final = 200
+"""How far below a match its traceback may end."""
+
+
 class Classification(msgspec.Struct, frozen=True, kw_only=True):
     """Why an attempt failed, as far as can be told. `confidence` is between 0 and 1."""
 
@@ -94,6 +98,7 @@ def _from_rule(rule: Rule, index: int, said: Sequence[str], heard: Sequence[str]
         first -= 1
     near = range(max(0, first - rule.before), min(len(said), index + rule.after + 1))
     chosen = [number for number in near if heard[number]]
+    chosen += _upshot(rule, index, heard)
     while len(chosen) > EVIDENCE_LINES_MAX:
         chosen.pop(0 if chosen[0] < index else -1)
     return Classification(
@@ -103,6 +108,15 @@ def _from_rule(rule: Rule, index: int, said: Sequence[str], heard: Sequence[str]
         evidence=_evidence(said, chosen),
         next_step=rule.next_step,
     )
+
+
+def _upshot(rule: Rule, index: int, heard: Sequence[str]) -> list[int]:
+    if rule.upshot is None:
+        return []
+    for number in range(index + 1, min(len(heard), index + UPSHOT_LINES_MAX)):
+        if rule.upshot.search(heard[number]):
+            return [one for one in (number - 1, number) if one > index and heard[one]]
+    return []
 
 
 def _from_told(told: Told, said: Sequence[str], heard: Sequence[str]) -> Classification:

@@ -19,6 +19,8 @@ class Rule(NamedTuple):
     """How one kind of failure is recognised and told.
 
     `summary` may name groups of the expression. `before` and `after`: how many lines around the match belong to it.
+    `upshot`: the first line below the match that says what it comes down to (the end of its traceback); it and the line
+    before it then stand for all that is in between.
     """
 
     category: str
@@ -29,6 +31,7 @@ class Rule(NamedTuple):
     exit_codes: frozenset[int] = frozenset()
     before: int = 0
     after: int = 0
+    upshot: re.Pattern[str] | None = None
 
 
 class Told(NamedTuple):
@@ -50,6 +53,7 @@ def _rule(
     exit_codes: tuple[int, ...] = (),
     before: int = 0,
     after: int = 0,
+    upshot: str = "",
 ) -> Rule:
     return Rule(
         category,
@@ -60,6 +64,7 @@ def _rule(
         frozenset(exit_codes),
         before,
         after,
+        re.compile(upshot, re.ASCII) if upshot else None,
     )
 
 
@@ -166,7 +171,13 @@ _TESTS: Final = (
     _rule(
         TEST, r"^ERROR (?P<test>\S{1,300}(?:::\S{1,300}|\.py))(?: - .{0,400})?$", "{test} could not be run.", _READ_TEST
     ),
-    _rule(TEST, r"^(?:FAIL|ERROR): (?P<test>\w{1,200} \([\w.]{1,300}\))", "Test {test} failed.", _READ_TEST, after=2),
+    _rule(
+        TEST,
+        r"^(?:FAIL|ERROR): (?P<test>\w{1,200} \([\w.]{1,300}\))",
+        "Test {test} failed.",
+        _READ_TEST,
+        upshot=r"^[\w.]{0,200}(?:Error|Exception|Failure)(?::|$)",
+    ),
     _rule(TEST, r"^\s{0,40}--- FAIL: (?P<test>\S{1,300})", "Test {test} failed.", _READ_TEST, after=3),
     _rule(TEST, r"^test (?P<test>\S{1,300}) \.\.\. FAILED", "Test {test} failed.", _READ_TEST),
     _rule(TEST, r"^\s{0,8}● (?!Console$)(?P<test>\S.{1,300})$", "Test {test} failed.", _READ_TEST, after=4),

@@ -211,3 +211,22 @@ def test_every_end_reason_of_an_attempt_has_an_explanation() -> None:
     """A reason that was added later must not be a crash."""
     for reason in EndReason:
         assert classify(reason, None, []).summary
+
+
+def test_the_evidence_of_a_failed_unit_test_is_what_its_traceback_comes_down_to() -> None:
+    """Rulers and the head of a traceback say nothing; the assertion does."""
+    lines = (
+        "=" * 70,
+        "FAIL: test_total (tests.test_cart.CartTest.test_total)",
+        "-" * 70,
+        "Traceback (most recent call last):",
+        '  File "tests/test_cart.py", line 8, in test_total',
+        "    self.assertEqual(6, total([1, 2, 3]))",
+        "AssertionError: 6 != 5",
+        "",
+        "FAILED (failures=1)",
+    )
+
+    why = classify(EndReason.STEP_FAILED, 1, lines)
+
+    assert why.evidence == (lines[1], lines[5], lines[6])

@@ -4,7 +4,7 @@ What a runner says is an observation: it becomes a command of the job machine, a
 """
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import anyio
@@ -13,7 +13,7 @@ from loguru import logger
 
 from actors import ActorSystem
 from deltaci.domain import job as jobs
-from deltaci.domain.errors import NotFound, ProtocolError
+from deltaci.domain.errors import DeltaError, NotFound, ProtocolError
 from deltaci.domain.events import Cause
 from deltaci.domain.ids import LEASE_BYTES, RANDOM_BYTES, hashed, lease_token, new_id
 from deltaci.domain.job import Job, JobCommand
@@ -251,11 +251,13 @@ class RunnerDesk:
             cancel_within_ms=within_ms,
         )
 
-    def _ask(self, job_id: str, message: Any) -> Awaitable[Any]:
+    async def _ask(self, job_id: str, message: Any) -> Any:
         path = paths.job_path(job_id)
         if path is None or len(job_id) > WORD_MAX or "/" in job_id:
             raise NotFound(f"no job {job_id[:WORD_MAX]!r}", job_id=job_id[:WORD_MAX])
-        answer: Awaitable[Any] = self._system.ref(path).ask(message, timeout=self._ports.policy.ask_timeout_ms / 1000)
+        answer = await self._system.ref(path).ask(message, timeout=self._ports.policy.ask_timeout_ms / 1000)
+        if isinstance(answer, DeltaError):
+            raise answer
         return answer
 
     def _random(self, count: int) -> bytes:

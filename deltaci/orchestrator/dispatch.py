@@ -9,10 +9,11 @@ from typing import Any
 import anyio
 from loguru import logger
 
-from actors import Actor
+from deltaci.domain.errors import StoreUnavailable
 from deltaci.orchestrator.messages import Gone, Held, Look, Queued, Wake
 from deltaci.orchestrator.ports import Ports
 from deltaci.orchestrator.queue import JobQueue, Labels
+from deltaci.orchestrator.stored import Keeper, Patience
 from deltaci.store.port import QueuedJob
 
 
@@ -42,16 +43,15 @@ class Offer:
         return self.jobs
 
 
-class DispatchActor(Actor[JobQueue]):
+class DispatchActor(Keeper[JobQueue]):
     """Owns the queue in memory; rebuilt from the store at a start, after a crash, and when the two differ."""
 
-    def __init__(self, ports: Ports) -> None:
-        super().__init__()
-        self.ports = ports
+    def __init__(self, ports: Ports, patience: Patience) -> None:
+        super().__init__(ports, patience)
         self.offers: deque[Offer] = deque()
         self.is_suspect = False
 
-    async def restore(self) -> JobQueue:
+    async def load(self) -> JobQueue:
         """All queued and held jobs."""
         queue = JobQueue()
         now_ms = self.ports.clock.now_ms()
@@ -63,6 +63,10 @@ class DispatchActor(Actor[JobQueue]):
             queue.put(job, now_ms=now_ms)
         return queue
 
+    def nothing(self) -> JobQueue:
+        """An empty queue."""
+        return JobQueue()
+
     def describe_state(self) -> str:
         """How many wait, on both sides."""
         return f"{len(self.state)} queued, {self.state.held_count} held, {len(self.offers)} runners waiting"
@@ -73,6 +77,13 @@ class DispatchActor(Actor[JobQueue]):
         return "wake" if isinstance(message, Wake) else None
 
     async def handle(self, message: Any) -> Any:
+        """Also: a runner that asks while the store does not answer waits like any other."""
+        answer = await super().handle(message)
+        if isinstance(answer, StoreUnavailable) and isinstance(message, Offer) and message.is_open:
+            self.offers.append(message)
+        return answer
+
+    async def act(self, message: Any) -> Any:
         """A job changed place, a runner asks, or time passed."""
         now_ms = self.ports.clock.now_ms()
         match message:
@@ -116,6 +127,6 @@ class DispatchActor(Actor[JobQueue]):
         if differs and self.is_suspect:
             logger.warning("dispatch had {} jobs queued, the store {}", len(self.state), counts.get("QUEUED", 0))
             self.ports.observer.missed("dispatch")
-            self.state = await self.restore()
+            self.state = await self.load()
             differs = False
         self.is_suspect = differs

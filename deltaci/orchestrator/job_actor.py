@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 from loguru import logger
 
-from actors import Actor
 from deltaci.domain import job as jobs
 from deltaci.domain.events import TIMER, Cause
 from deltaci.domain.job import Job, JobCommand, current_attempt, step
@@ -38,6 +37,7 @@ from deltaci.orchestrator.messages import (
     Wake,
 )
 from deltaci.orchestrator.ports import Ports
+from deltaci.orchestrator.stored import Stored
 from deltaci.store.port import Audit, LogChunk, LogState, QueuedJob, Write
 from protocol.messages import CancelRequested, StaleLease
 
@@ -49,24 +49,26 @@ class Owned(msgspec.Struct, frozen=True):
     planned: PlannedJob
 
 
-class JobActor(Actor[Owned | None]):
+class JobActor(Stored[Owned | None]):
     """Owns one job; its state is None when there is no such job."""
 
     def __init__(self, job_id: str, ports: Ports) -> None:
-        super().__init__()
+        super().__init__(ports)
         self.job_id = job_id
-        self.ports = ports
         self.heard_at_ms = 0
         self.lease_id = ""
         self.written: tuple[int, LogState] | None = None
 
-    async def restore(self) -> Owned | None:
-        """The committed job; whoever holds its lease counts as heard just now."""
-        self.heard_at_ms = self.ports.clock.now_ms()
-        self.lease_id = ""
-        self.written = None
+    async def load(self) -> Owned | None:
+        """The committed job; when it is loaded first, whoever holds its lease counts as heard just now."""
         loaded = await self.ports.store.load_job(self.job_id)
+        self.written = None
+        if not self.heard_at_ms:
+            self.heard_at_ms = self.ports.clock.now_ms()
         return None if loaded is None else Owned(*loaded)
+
+    def nothing(self) -> None:
+        """No job."""
 
     def is_final(self) -> bool:
         """A job that is over needs no actor."""
@@ -88,7 +90,7 @@ class JobActor(Actor[Owned | None]):
             and isinstance(message.command, jobs.RequestCancel | jobs.Complete | jobs.CancelAck)
         )
 
-    async def handle(self, message: Any) -> Any:
+    async def act(self, message: Any) -> Any:
         """One command, through the four beats."""
         if self.state is None:
             return Refusal(Why.NOT_FOUND, entity_id=self.job_id, at="nowhere", command=type(message).__name__)
@@ -112,6 +114,9 @@ class JobActor(Actor[Owned | None]):
         if isinstance(decision, Refusal):
             await self._refused(decision, cause)
             return decision
+        if isinstance(command, jobs.Heartbeat | jobs.AckLease):
+            # Before the commit: a holder that speaks must not lose its lease because our disk is full.
+            self.heard_at_ms = self.ports.clock.now_ms()
         if decision.events:
             await self.ports.store.commit(job_writes(decision, owned.job.revision, cause, self.ports))
             self.state = Owned(decision.state, owned.planned)
@@ -119,8 +124,6 @@ class JobActor(Actor[Owned | None]):
             self.ports.observer.committed(decision.events)
             if decision.effects:
                 self.ports.tell(paths.OUTBOX, Wake())
-        if isinstance(command, jobs.Heartbeat | jobs.AckLease):
-            self.heard_at_ms = self.ports.clock.now_ms()
         return Accepted(decision.state)
 
     async def _grant(self, owned: Owned, message: Grant) -> Granted | Refusal:

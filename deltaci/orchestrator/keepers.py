@@ -5,22 +5,20 @@ Timers: whose deadline has passed? Reconciler: what should a notification have t
 
 from typing import Any, Final
 
-from actors import Actor
 from deltaci.orchestrator import paths
 from deltaci.orchestrator.messages import Due, Look, Wake
-from deltaci.orchestrator.ports import Ports
 from deltaci.orchestrator.repo_actor import superseded
+from deltaci.orchestrator.stored import Keeper
 
 PAGE: Final = 1_000
 
 
-class _Keeper(Actor[None]):
-    def __init__(self, ports: Ports) -> None:
-        super().__init__()
-        self.ports = ports
-
-    async def restore(self) -> None:
+class _Watcher(Keeper[None]):
+    async def load(self) -> None:
         """Nothing: the store knows."""
+
+    def nothing(self) -> None:
+        """Nothing."""
 
     @staticmethod
     def coalesce_key(message: Any) -> str | None:
@@ -32,21 +30,23 @@ class _Keeper(Actor[None]):
         return "watching"
 
 
-class TimersActor(_Keeper):
+class TimersActor(_Watcher):
     """Tells the runs and jobs whose stored deadline has passed; they decide what that means."""
 
-    async def handle(self, _message: Wake) -> None:
+    async def act(self, _message: Wake) -> None:
         """One page of due deadlines, the earliest first; the next wake-up goes on."""
-        for entity_id in await self.ports.store.due(self.ports.clock.now_ms(), PAGE):
+        due = await self.ports.store.due(self.ports.clock.now_ms(), PAGE)
+        self.patience.renew()
+        for entity_id in due:
             path = paths.entity_path(entity_id)
             assert path is not None, f"{entity_id} has a deadline and is neither run nor job"
             self.ports.tell(path, Due())
 
 
-class ReconcilerActor(_Keeper):
+class ReconcilerActor(_Watcher):
     """Finds by query what an in-memory notification should have told, and tells it again."""
 
-    async def handle(self, _message: Wake) -> None:
+    async def act(self, _message: Wake) -> None:
         """Runs that missed a wake-up, older runs of a stream, dispatch's copy of the queue, the outbox."""
         store, tell = self.ports.store, self.ports.tell
         for run_id in await store.runs_to_advance(PAGE):

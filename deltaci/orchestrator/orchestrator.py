@@ -31,6 +31,7 @@ from deltaci.orchestrator.ports import Analyzer, Observer, Planner, Policy, Port
 from deltaci.orchestrator.repo_actor import RepoActor
 from deltaci.orchestrator.run_actor import RunActor
 from deltaci.orchestrator.runners import RunnerHub
+from deltaci.orchestrator.stored import Patience
 from deltaci.store.port import Audit, Reply, SaveRepo, Store
 
 # A permanent actor that crashes this often is broken: the process ends, and the service manager starts it anew.
@@ -72,8 +73,6 @@ class Orchestrator:
     async def admit(self, repo_id: str, message: Admit) -> Admitted:
         """What an authentic webhook becomes, once it is on disk; raises `DeliveryReused`."""
         answer = await self._ask(paths.repo_path(repo_id), message)
-        if isinstance(answer, DeltaError):
-            raise answer
         assert isinstance(answer, Admitted)
         return answer
 
@@ -126,7 +125,10 @@ class Orchestrator:
         return known
 
     async def _ask(self, path: str, message: Any) -> Any:
-        return await self.system.ref(path).ask(message, timeout=self.ports.policy.ask_timeout_ms / 1000)
+        answer = await self.system.ref(path).ask(message, timeout=self.ports.policy.ask_timeout_ms / 1000)
+        if isinstance(answer, DeltaError):
+            raise answer
+        return answer
 
 
 class RepoDirectory:
@@ -196,11 +198,12 @@ async def running(
         def spawn(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
             background.start_soon(work)
 
+        patience = Patience(ports)
         under_way: set[str] = set()
         outbox = lambda: OutboxActor(  # noqa: E731 - a factory, called again after each crash
-            ports, planner=planner, analyzer=analyzer, reporter=reporter, spawn=spawn, under_way=under_way
+            ports, patience, planner=planner, analyzer=analyzer, reporter=reporter, spawn=spawn, under_way=under_way
         )
-        grow(system, ports, outbox)
+        grow(system, ports, patience, outbox)
         background.start_soon(_pulse, system, policy.timer_tick_ms, (paths.TIMERS, paths.DISPATCH, paths.OUTBOX))
         background.start_soon(_pulse, system, policy.reconcile_every_ms, (paths.RECONCILER,))
         try:
@@ -209,14 +212,14 @@ async def running(
             background.cancel_scope.cancel()
 
 
-def grow(system: ActorSystem, ports: Ports, outbox: Callable[[], OutboxActor]) -> None:
+def grow(system: ActorSystem, ports: Ports, patience: Patience, outbox: Callable[[], OutboxActor]) -> None:
     """The supervision tree: four keepers that are always there, and repositories, runs and jobs that come and go."""
     passivate_after_s = ports.policy.passivate_after_ms / 1000
     root = system.supervisor(paths.ROOT, intensity=KEEPER_INTENSITY, backoff=Backoff())
-    root.start("dispatch", lambda: DispatchActor(ports))
+    root.start("dispatch", lambda: DispatchActor(ports, patience))
     root.start("outbox", outbox)
-    root.start("timers", lambda: TimersActor(ports))
-    root.start("reconciler", lambda: ReconcilerActor(ports))
+    root.start("timers", lambda: TimersActor(ports, patience))
+    root.start("reconciler", lambda: ReconcilerActor(ports, patience))
     root.entities(
         "repos",
         lambda repo_id: RepoActor(repo_id, ports),

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 import anyio
 from loguru import logger
 
-from actors import Actor, ActorError
+from actors import ActorError
 from deltaci.domain import run as runs
 from deltaci.domain.effects import AnalyzeAttempt, Effect, PlanRun, ReportRun
 from deltaci.domain.errors import DeltaError, ForgeRejected, PlanFailed
@@ -22,18 +22,20 @@ from deltaci.domain.states import RunState
 from deltaci.orchestrator import paths
 from deltaci.orchestrator.messages import Answer, DoRun, UsePlan, Wake
 from deltaci.orchestrator.ports import Analyzer, Planner, Ports, Reporter
+from deltaci.orchestrator.stored import Keeper, Patience
 from deltaci.store.port import Owe, Owed, Postpone, Settle
 
 PAGE: Final = 200
 Spawn: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
 
 
-class OutboxActor(Actor[None]):
+class OutboxActor(Keeper[None]):
     """Looks for what is due, and starts its delivery; holds nothing but the keys that are under way."""
 
     def __init__(
         self,
         ports: Ports,
+        patience: Patience,
         *,
         planner: Planner,
         analyzer: Analyzer,
@@ -42,8 +44,7 @@ class OutboxActor(Actor[None]):
         under_way: set[str],
     ) -> None:
         """`spawn` runs a delivery beside the mailbox; `under_way` outlives a crash of this actor, as deliveries do."""
-        super().__init__()
-        self.ports = ports
+        super().__init__(ports, patience)
         self.planner = planner
         self.analyzer = analyzer
         self.reporter = reporter
@@ -56,8 +57,11 @@ class OutboxActor(Actor[None]):
             ReportRun: anyio.CapacityLimiter(policy.reports_at_once),
         }
 
-    async def restore(self) -> None:
+    async def load(self) -> None:
         """Nothing: the store knows what is owed."""
+
+    def nothing(self) -> None:
+        """Nothing."""
 
     def describe_state(self) -> str:
         """How many deliveries are under way."""
@@ -68,7 +72,7 @@ class OutboxActor(Actor[None]):
         """One waiting wake-up is enough."""
         return "wake" if isinstance(message, Wake) else None
 
-    async def handle(self, _message: Wake) -> None:
+    async def act(self, _message: Wake) -> None:
         """Start what is due and not under way."""
         for owed in await self.ports.store.owed(self.ports.clock.now_ms(), PAGE + len(self.under_way)):
             if owed.effect.key not in self.under_way:
@@ -175,5 +179,7 @@ class OutboxActor(Actor[None]):
 
     async def _ask_run(self, run_id: str, message: DoRun | UsePlan) -> Answer[Run]:
         ref = self.system.ref(paths.run_path(run_id))
-        answer: Answer[Run] = await ref.ask(message, timeout=self.ports.policy.ask_timeout_ms / 1000)
+        answer: Answer[Run] | DeltaError = await ref.ask(message, timeout=self.ports.policy.ask_timeout_ms / 1000)
+        if isinstance(answer, DeltaError):
+            raise answer
         return answer

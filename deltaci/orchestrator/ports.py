@@ -95,6 +95,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     mailbox_size: int = 2_000
     passivate_after_ms: int = 60_000
     ask_timeout_ms: int = 20_000
+    store_patience_ms: int = 300_000
 
 
 class Ports(msgspec.Struct, frozen=True, kw_only=True):

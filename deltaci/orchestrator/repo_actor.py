@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import msgspec
 
-from actors import Actor
 from deltaci.domain import run as runs
 from deltaci.domain.errors import DeliveryReused, DuplicateKey, NotFound
 from deltaci.domain.events import Cause, RunKey, Trigger
@@ -21,28 +20,31 @@ from deltaci.orchestrator import paths
 from deltaci.orchestrator.beats import run_writes
 from deltaci.orchestrator.messages import Admit, Admitted, DoRun, Rerun, StartRun, Supersede, Wake
 from deltaci.orchestrator.ports import Ports
+from deltaci.orchestrator.stored import Stored
 from deltaci.store.port import Delivery, Reply, SavePlan, SaveRun, Write
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class RepoActor(Actor[Repo | None]):
+class RepoActor(Stored[Repo | None]):
     """Admits the triggers of one repository; its state is None when there is no such repository."""
 
     def __init__(self, repo_id: str, ports: Ports) -> None:
-        super().__init__()
+        super().__init__(ports)
         self.repo_id = repo_id
-        self.ports = ports
 
-    async def restore(self) -> Repo | None:
+    async def load(self) -> Repo | None:
         """The repository's row."""
         return await self.ports.store.load_repo(self.repo_id)
+
+    def nothing(self) -> None:
+        """No repository."""
 
     def describe_state(self) -> str:
         """The repository's name."""
         return "unknown" if self.state is None else self.state.name
 
-    async def handle(self, message: Any) -> Any:
+    async def act(self, message: Any) -> Any:
         """One trigger."""
         if self.state is None:
             raise NotFound(f"no repository {self.repo_id}: add it with `deltaci repo add`", repo_id=self.repo_id)

@@ -8,7 +8,6 @@ from typing import Any
 
 from loguru import logger
 
-from actors import Actor
 from deltaci.domain import job as jobs
 from deltaci.domain import run as runs
 from deltaci.domain.events import SYSTEM, TIMER, Cause, FirstState, JobCreated, JobRef
@@ -24,6 +23,7 @@ from deltaci.orchestrator.beats import run_writes
 from deltaci.orchestrator.job_actor import queued_job
 from deltaci.orchestrator.messages import Accepted, Answer, DoJob, DoRun, Due, JobMoved, Look, Queued, UsePlan, Wake
 from deltaci.orchestrator.ports import Ports
+from deltaci.orchestrator.stored import Stored
 from deltaci.store.port import AddJob, SavePlan, Write
 
 
@@ -51,23 +51,25 @@ class Progress:
         return True
 
 
-class RunActor(Actor[Run | None]):
+class RunActor(Stored[Run | None]):
     """Owns one run; its state is None when there is no such run."""
 
     progress: Progress
 
     def __init__(self, run_id: str, ports: Ports) -> None:
-        super().__init__()
+        super().__init__(ports)
         self.run_id = run_id
-        self.ports = ports
 
-    async def restore(self) -> Run | None:
+    async def load(self) -> Run | None:
         """The committed run, and the committed states of its jobs."""
         run = await self.ports.store.load_run(self.run_id)
         if run is not None:
             loaded = await self.ports.store.jobs_of_run(run.id) if run.jobs else ()
             self.progress = Progress(run, loaded)
         return run
+
+    def nothing(self) -> None:
+        """No run."""
 
     def is_final(self) -> bool:
         """A run that is over needs no actor."""
@@ -82,7 +84,7 @@ class RunActor(Actor[Run | None]):
         """A cancel overtakes what the jobs have to tell."""
         return isinstance(message, DoRun) and isinstance(message.command, runs.RequestCancel)
 
-    async def handle(self, message: Any) -> Any:
+    async def act(self, message: Any) -> Any:
         """One command, through the four beats."""
         run = self.state
         if run is None:
@@ -171,7 +173,7 @@ class RunActor(Actor[Run | None]):
         return await self._do(run, runs.Advance(jobs=self.progress.seen), SYSTEM)
 
     async def _look(self) -> Answer[Run]:
-        self.state = run = await self.restore()
+        self.state = run = await self.load()
         if run is None or run.state.is_final:
             return Refusal(Why.ILLEGAL_MOVE, entity_id=self.run_id, at=run.state if run else "nowhere", command="Look")
         if run.state is RunState.CANCEL_REQUESTED:

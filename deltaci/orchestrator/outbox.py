@@ -13,7 +13,7 @@ from loguru import logger
 from actors import ActorError
 from deltaci.domain import run as runs
 from deltaci.domain.effects import AnalyzeAttempt, Effect, PlanRun, ReportRun
-from deltaci.domain.errors import DeltaError, ForgeRejected, PlanFailed
+from deltaci.domain.errors import DeltaError, ForgeRejected, PlanFailed, StoreError
 from deltaci.domain.events import Cause
 from deltaci.domain.machine import Refusal
 from deltaci.domain.plan import Plan
@@ -50,6 +50,7 @@ class OutboxActor(Keeper[None]):
         self.reporter = reporter
         self.spawn = spawn
         self.under_way = under_way
+        self.unsettled: dict[str, int] = {}
         policy = ports.policy
         self.places: Mapping[type[Effect], anyio.CapacityLimiter] = {
             PlanRun: anyio.CapacityLimiter(policy.plans_at_once),
@@ -83,14 +84,21 @@ class OutboxActor(Keeper[None]):
         async def work() -> None:
             try:
                 async with self.places[type(owed.effect)]:
-                    await self._deliver(owed)
+                    is_noted = await self._deliver(owed)
+                if not is_noted:
+                    # The row stands as it was, still due: without a pause it would be delivered again in a hurry.
+                    tries = self.unsettled[owed.effect.key] = self.unsettled.get(owed.effect.key, 0) + 1
+                    await anyio.sleep(self._backoff_ms(tries - 1) / 1000)
+                else:
+                    self.unsettled.pop(owed.effect.key, None)
             finally:
                 self.under_way.discard(owed.effect.key)
             self.ports.tell(paths.OUTBOX, Wake())
 
         self.spawn(work)
 
-    async def _deliver(self, owed: Owed) -> None:
+    async def _deliver(self, owed: Owed) -> bool:
+        """Deliver; False if the store could not be told what came of it."""
         key, generation = owed.effect.key, owed.generation
         bound = logger.bind(effect=key)
         try:
@@ -98,20 +106,20 @@ class OutboxActor(Keeper[None]):
             await self.ports.store.commit((Settle(key=key, generation=generation),))
         except ForgeRejected as error:
             bound.warning("refused for good: {}", error)
-            await self._postpone(owed, str(error), is_refused=True)
+            return await self._postpone(owed, str(error), is_refused=True)
         except (DeltaError, ActorError, TimeoutError, OSError) as error:
             bound.info("put off: {}", error)
-            await self._postpone(owed, str(error), retry_after_ms=getattr(error, "retry_after_ms", None))
+            return await self._postpone(owed, str(error), retry_after_ms=getattr(error, "retry_after_ms", None))
         except Exception as error:  # noqa: BLE001 - a bug behind a port must not stop the other deliveries
             bound.exception("a delivery crashed")
-            await self._postpone(owed, f"{type(error).__name__}: {error}")
+            return await self._postpone(owed, f"{type(error).__name__}: {error}")
+        else:
+            return True
 
     async def _postpone(
         self, owed: Owed, error: str, *, is_refused: bool = False, retry_after_ms: int | None = None
-    ) -> None:
-        policy = self.ports.policy
-        backoff_ms = min(policy.effect_retry_first_ms * 2 ** min(owed.tries, 20), policy.effect_retry_max_ms)
-        due_at_ms = self.ports.clock.now_ms() + (retry_after_ms or backoff_ms)
+    ) -> bool:
+        due_at_ms = self.ports.clock.now_ms() + (retry_after_ms or self._backoff_ms(owed.tries))
         postponed = Postpone(
             key=owed.effect.key,
             generation=owed.generation,
@@ -122,8 +130,13 @@ class OutboxActor(Keeper[None]):
         try:
             await self.ports.store.commit((postponed,))
         except DeltaError as failure:
-            # The row stands as it was, still due: the next wake-up finds it.
             logger.bind(effect=owed.effect.key).warning("could not put off: {}", failure)
+            return False
+        return True
+
+    def _backoff_ms(self, tries: int) -> int:
+        policy = self.ports.policy
+        return int(min(policy.effect_retry_first_ms * 2 ** min(tries, 20), policy.effect_retry_max_ms))
 
     async def _act(self, owed: Owed) -> None:
         match owed.effect:
@@ -154,8 +167,10 @@ class OutboxActor(Keeper[None]):
             plan = await self.ports.store.load_plan(run_id)
             if plan is None:
                 plan = await self._make_plan(run)
-        except PlanFailed as error:
+        except (PlanFailed, ForgeRejected) as error:
             await self._ask_run(run_id, DoRun(command=runs.FailPlan(text=str(error)), cause=cause))
+        except StoreError:
+            raise  # no fault of the plan, whatever try this is
         except Exception as error:
             if tries + 1 < self.ports.policy.plan_tries_max:
                 raise
@@ -175,6 +190,17 @@ class OutboxActor(Keeper[None]):
             raise PlanFailed(
                 f"the plan has {len(plan.jobs)} jobs, a run at most {self.ports.policy.jobs_max} (jobs_max)"
             )
+        known: set[str] = set()
+        for job in plan.jobs:
+            # A job that waits for what never comes would keep its run from ending.
+            missing = [need for need in job.needs if need not in known]
+            if missing or job.name in known:
+                raise PlanFailed(
+                    f"job {job.name!r} needs {', '.join(missing)}, which no job before it is named"
+                    if missing
+                    else f"the plan has two jobs named {job.name!r}"
+                )
+            known.add(job.name)
         return plan
 
     async def _ask_run(self, run_id: str, message: DoRun | UsePlan) -> Answer[Run]:

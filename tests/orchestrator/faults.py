@@ -74,7 +74,27 @@ async def insistently(call: Callable[[], Awaitable[T]]) -> T:
                 await anyio.sleep(0.005)
 
 
-async def work_until_over(stage: Stage, runner: Runner, run_id: str, *, exit_codes: dict[str, int] | None = None) -> Run:
+async def until(condition: Callable[[], Any]) -> None:
+    """Go on once the condition holds; fails after 5 s."""
+    with anyio.fail_after(5):
+        while True:
+            if condition():
+                return
+            await anyio.sleep(0.002)
+
+
+async def nothing_owed(store: Any) -> None:
+    """Go on once the outbox holds nothing that will be tried; fails after 5 s."""
+    with anyio.fail_after(5):
+        while True:
+            if await store.next_owed_at_ms() is None:
+                return
+            await anyio.sleep(0.002)
+
+
+async def work_until_over(
+    stage: Stage, runner: Runner, run_id: str, *, exit_codes: dict[str, int] | None = None
+) -> Run:
     """Execute whatever is offered until the run is over; time passes when there is nothing to do."""
     with anyio.fail_after(20):
         while True:

@@ -135,13 +135,16 @@ async def test_a_store_that_cannot_be_read_any_more_ends_the_process() -> None:
     """After store_patience_ms the service manager shall start it anew: perhaps only this process has lost its disk."""
     store = FaultyStore(MemoryStore())
 
-    with pytest.raises(StoreUnavailable, match="cannot be read"), anyio.fail_after(5):
+    async def life() -> None:
         async with staged(store, a_job()) as stage:
             await stage.push()
             store.is_unreadable = True
             await anyio.sleep(0.05)
             stage.clock.advance(stage.orchestrator.ports.policy.store_patience_ms)
-            await anyio.sleep_forever()
+            await anyio.sleep(5)
+
+    with pytest.raises(StoreUnavailable, match="cannot be read"):
+        await life()
 
 
 @pytest.mark.anyio
@@ -149,7 +152,10 @@ async def test_a_store_that_knows_that_it_is_broken_ends_the_process_at_once() -
     """After an I/O error nobody knows what is on disk: recover from it instead of hoping."""
     store = FaultyStore(MemoryStore())
 
-    with pytest.raises(StoreUnavailable), anyio.fail_after(5):
+    async def life() -> None:
         async with staged(store, a_job()):
             store.is_unreadable = store.is_broken = True
-            await anyio.sleep_forever()
+            await anyio.sleep(5)
+
+    with pytest.raises(StoreUnavailable):
+        await life()

@@ -7,15 +7,18 @@ Rule 2: names come from builds and are hostile until checked: none leaves its di
 import hashlib
 import os
 import unicodedata
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar, TypeVarTuple, Unpack
 
 import anyio
 import anyio.to_thread
 import msgspec
 
 from deltaci.domain.errors import MalformedRequest, NotFound, ProtocolError, StoreUnavailable
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 NAME_MAX: Final = 200  # characters
 NAME_BYTES_MAX: Final = 255  # what a file system takes
@@ -75,21 +78,18 @@ class ArtifactFiles:
         target = self._path(job_id, attempt, name)
         self._uploads += 1
         partial = self._root / _INCOMING / str(self._uploads)
+        descriptor = await _on_disk(self._begin, partial)
         try:
-            descriptor = await anyio.to_thread.run_sync(self._begin, partial)
-            try:
-                stored = await _receive(descriptor, chunks, size_bytes_max=size_bytes_max)
-                if sha256 and stored.sha256 != sha256.lower():
-                    raise ChecksumMismatch(
-                        f"artifact {name!r} has SHA-256 {stored.sha256}, {sha256} was announced: send it again"
-                    )
-                with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(_settle, descriptor, partial, target, self._root)
-            finally:
-                os.close(descriptor)
-                partial.unlink(missing_ok=True)
-        except OSError as error:
-            raise StoreUnavailable(f"artifact {name!r} was not stored: {error.strerror}; try again later") from error
+            stored = await _receive(descriptor, chunks, size_bytes_max=size_bytes_max)
+            if sha256 and stored.sha256 != sha256.lower():
+                raise ChecksumMismatch(
+                    f"artifact {name!r} has SHA-256 {stored.sha256}, {sha256} was announced: send it again"
+                )
+            with anyio.CancelScope(shield=True):
+                await _on_disk(_settle, descriptor, partial, target, self._root)
+        finally:
+            os.close(descriptor)
+            partial.unlink(missing_ok=True)
         return stored
 
     async def read(self, job_id: str, attempt: int, name: str) -> AsyncIterator[bytes]:
@@ -128,6 +128,14 @@ def check_name(name: str) -> None:
         raise MalformedRequest(f"artifact names have at most {NAME_BYTES_MAX} bytes: {name!r}")
 
 
+async def _on_disk(function: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
+    """The result of `function`, called on a thread; an error of the disk is the store's, not the sender's."""
+    try:
+        return await anyio.to_thread.run_sync(function, *args)
+    except OSError as error:
+        raise StoreUnavailable(f"an artifact was not stored: {error.strerror}; try again later") from error
+
+
 async def _receive(descriptor: int, chunks: AsyncIterable[bytes], *, size_bytes_max: int) -> StoredFile:
     digest = hashlib.sha256()
     size = 0
@@ -145,9 +153,9 @@ async def _receive(descriptor: int, chunks: AsyncIterable[bytes], *, size_bytes_
             raise ArtifactTooLarge(f"an artifact has at most {size_bytes_max} bytes")
         waiting += chunk
         if len(waiting) >= READ_BYTES:
-            await anyio.to_thread.run_sync(write, bytes(waiting))
+            await _on_disk(write, bytes(waiting))
             waiting.clear()
-    await anyio.to_thread.run_sync(write, bytes(waiting))
+    await _on_disk(write, bytes(waiting))
     return StoredFile(size, digest.hexdigest())
 
 

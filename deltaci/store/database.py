@@ -2,8 +2,8 @@
 
 A batch has two halves. Staging executes its statements: memory and cached pages, microseconds each. Finishing is the
 COMMIT, which waits for the disk. They are apart because every statement gives Python's global lock away and asks for it
-back: on a thread of its own, beside a loop that is never idle, a batch of 64 commits took 400 ms, most of it in waiting
-for that lock 5 ms at a time. So the loop's thread stages, and only the wait for the disk happens elsewhere.
+back, which on a thread of its own means to queue behind the loop: beside a loop that spins, 64 producers got 1,400 to
+5,100 commits/s with the whole batch on the thread, 4,100 to 13,100 with only the COMMIT there.
 
 Rule 1: a batch is one transaction, but each commit in it is answered by itself: a lost race takes nobody else along.
 Rule 2: after an I/O error it is unknown what reached the disk, and asking again can lie: a second fsync succeeds

@@ -82,7 +82,9 @@ def draft_of(entry: JournalEntry) -> Draft:
 
 
 def entry_of(row: Row) -> JournalEntry:
-    """What a reader of the journal gets; raises `msgspec.DecodeError` on a cause that is none."""
+    """What a reader of the journal gets; raises `TypeError` or `msgspec.DecodeError` on what was never written so."""
+    if not (isinstance(row.data, bytes) and isinstance(row.hash, bytes)):
+        raise TypeError(f"data is {type(row.data).__name__}, hash is {type(row.hash).__name__}")
     return JournalEntry(
         id=row.id,
         entity_id=row.entity_id,

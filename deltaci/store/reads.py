@@ -200,7 +200,7 @@ def _entries(rows: Iterable[Any]) -> tuple[JournalEntry, ...]:
     for row in rows:
         try:
             entries.append(entry_of(Row(*row)))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, TypeError) as error:
             raise SnapshotCorrupt(f"journal row {row[0]} cannot be decoded: {error}", entity_id=row[1]) from error
     return tuple(entries)
 

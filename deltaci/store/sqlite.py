@@ -3,7 +3,7 @@
 Rule 1: one writer connection; the readers cannot write. A read that starts after a commit was answered sees it.
 Rule 2: a commit is answered after its transaction is on disk, never before.
 Rule 3: what waits (for the disk, for another process, for a scan) waits on a thread; what looks up a few cached rows
-        does not: on a thread every row waits for Python's global lock behind a busy loop, up to 5 ms each.
+        does not: on a thread every row waits for Python's global lock behind a busy loop.
 """
 
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence

@@ -1,7 +1,7 @@
 """Checks over a whole store: does what is stored follow from what was journaled?
 
 Rule 1: reads alone, through the port; a live store may move meanwhile, and what moved is looked at again.
-Rule 2: a check names what it found and where; it repairs nothing.
+Rule 2: a check names what it found and where; it repairs nothing. What cannot be read ends the looking, as a finding.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ import msgspec
 
 from deltaci.domain import job as jobs
 from deltaci.domain import run as runs
-from deltaci.domain.errors import StoreError
+from deltaci.domain.errors import SnapshotCorrupt
 from deltaci.domain.events import JobCreated, JobEvent, RunCreated, RunEvent, decode_event
 from deltaci.domain.job import Job
 from deltaci.domain.machine import IllegalMove
@@ -46,8 +46,11 @@ class Report(msgspec.Struct, frozen=True):
 async def verify(store: Store) -> Report:
     """Check the journal's chain and order, every stored state against the fold of its events, and runs against jobs."""
     verifier = _Verifier(store)
-    await verifier.check_journal()
-    await verifier.check_entities()
+    try:
+        await verifier.check_journal()
+        await verifier.check_entities()
+    except SnapshotCorrupt as error:
+        verifier.violations.append(Violation("readable", error.details.get("entity_id", ""), str(error)))
     return Report(dict(verifier.checked), tuple(verifier.violations))
 
 
@@ -130,14 +133,10 @@ class _Verifier:
     async def check_entities(self) -> None:
         journaled = set(self._sequences)
         before: str | None = None
-        try:
-            while page := await self._store.list_runs(before=before, limit=PAGE):
-                for summary in page:
-                    journaled -= await self._check_run(summary.run.id)
-                before = page[-1].run.id
-        except StoreError as error:
-            self._found("readable", error.details.get("entity_id", ""), str(error))
-            return
+        while page := await self._store.list_runs(before=before, limit=PAGE):
+            for summary in page:
+                journaled -= await self._check_run(summary.run.id)
+            before = page[-1].run.id
         for entity_id in sorted(journaled):
             self._found("stored", entity_id, "has events, and no row")
 

@@ -406,7 +406,8 @@ class Mirrors:
     def __init__(
         self, data_directory: Path, *, limits: MirrorLimits | None = None, protocols: str = DEFAULT_PROTOCOLS
     ) -> None:
-        self._root = data_directory / "mirrors"
+        # Absolute: git runs inside a mirror, where a relative path would mean a place below that mirror.
+        self._root = data_directory.absolute() / "mirrors"
         self._limits = limits
         self._protocols = protocols
         self._mirrors: dict[str, Mirror] = {}

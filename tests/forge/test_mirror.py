@@ -100,6 +100,19 @@ async def test_a_commit_is_fetched_and_its_files_are_read(mirror: Mirror, origin
     assert not view.exists("dir")
 
 
+async def test_a_data_directory_may_be_named_by_a_relative_path(
+    tmp_path: Path, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--data data`: git works inside the mirror, where the same path would mean another place."""
+    sha = origin.commit({"a": "1"})
+    monkeypatch.chdir(tmp_path)
+    mirror = Mirrors(Path("data")).of(repo_id="github:1", clone_url=str(origin.path))
+
+    await mirror.ensure(sha, "refs/heads/main")
+
+    assert await mirror.has(sha)
+
+
 async def test_a_commit_that_no_branch_points_to_any_more_is_found(mirror: Mirror, origin: Origin) -> None:
     """A force push between webhook and fetch: the commit is asked for by its id."""
     origin.git("config", "uploadpack.allowAnySHA1InWant", "true")

@@ -56,8 +56,9 @@ def duration(start_ms: int | None, end_ms: int | None) -> str:
 def runs_table(runs: list[dict[str, Any]]) -> Table:
     """Newest first."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("run", "repo", "ref", "commit", "state", "why", "took", "title"):
-        table.add_column(heading)
+    for heading in ("run", "repo", "ref", "commit", "state", "why", "took"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("title")
     for run in runs:
         table.add_row(
             text(run["id"]),

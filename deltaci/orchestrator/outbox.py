@@ -13,7 +13,7 @@ from loguru import logger
 from actors import ActorError
 from deltaci.domain import run as runs
 from deltaci.domain.effects import AnalyzeAttempt, Effect, PlanRun, ReportRun
-from deltaci.domain.errors import DeltaError, ForgeRejected, PlanFailed, StoreError
+from deltaci.domain.errors import DeltaError, ForgeRejected, ForgeUnavailable, PlanFailed, StoreError
 from deltaci.domain.events import Cause
 from deltaci.domain.machine import Refusal
 from deltaci.domain.plan import Plan
@@ -172,10 +172,12 @@ class OutboxActor(Keeper[None]):
         except StoreError:
             raise  # no fault of the plan, whatever try this is
         except Exception as error:
-            if tries + 1 < self.ports.policy.plan_tries_max:
+            policy, is_away = self.ports.policy, isinstance(error, ForgeUnavailable)
+            if tries + 1 < (policy.fetch_tries_max if is_away else policy.plan_tries_max):
                 raise
             logger.bind(run=run_id).exception("planning was given up")
-            text = f"the planner failed {tries + 1} times, the last time with: {error or type(error).__name__}"
+            what = "the repository was out of reach" if is_away else "the planner failed"
+            text = f"{what} {tries + 1} times, the last time with: {error or type(error).__name__}"
             await self._ask_run(run_id, DoRun(command=runs.FailPlan(text=text), cause=cause))
         else:
             await self._ask_run(run_id, UsePlan(plan=plan))

@@ -83,6 +83,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     effect_retry_first_ms: int = 1_000
     effect_retry_max_ms: int = 300_000
     plan_tries_max: int = 3
+    fetch_tries_max: int = 9
     plan_within_ms: int = 300_000
     plans_at_once: int = 2
     analyses_at_once: int = 2

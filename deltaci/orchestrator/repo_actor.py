@@ -148,9 +148,14 @@ class RepoActor(Stored[Repo | None]):
             states = {job.name: job.state for job in await self.ports.store.jobs_of_run(run.id)}
             plan = plan_again(plan, states, failed_only=message.is_failed_only, earlier_attempt=run.attempt)
         attempt = latest.attempt + 1
-        run_id, writes = self._new_run(repo, run.trigger, attempt, message.cause, plan)
+        trigger = run.trigger
+        live = await self.ports.store.live_runs_of_stream(repo.id, trigger.stream) if trigger.stream else ()
+        if any(one > run.id for one in live):
+            # An old commit that somebody wants to see again must not cancel the newer one, nor be canceled by it.
+            trigger = msgspec.structs.replace(trigger, stream="")
+        run_id, writes = self._new_run(repo, trigger, attempt, message.cause, plan)
         reply = self._reply(message, run_id, attempt)
-        await self._begin(repo, run.trigger, run_id, [reply, *writes])
+        await self._begin(repo, trigger, run_id, [reply, *writes])
         return reply
 
     def _reply(self, message: StartRun | Rerun, run_id: str, attempt: int) -> Reply:

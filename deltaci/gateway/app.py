@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from quart import Quart, Request, Response
+from quart import Quart, Request, Response, request
 
 from deltaci.gateway import admin, answers, api, runner, webhooks
+from deltaci.gateway.body import PacedBody, PacedConnection
 from deltaci.gateway.house import House
 
 WEBHOOKS = "/api/v1/webhooks/"
@@ -15,6 +16,7 @@ def create_app(house: House) -> Quart:
     """The gateway in front of `house`."""
     app = Quart("deltaci.gateway", static_folder=None)
     app.request_class = _request_class(house)
+    app.asgi_http_class = PacedConnection
     app.config["BODY_TIMEOUT"] = house.limits.body_timeout_s
     app.extensions["house"] = house
     for blueprint in (webhooks.bp, api.bp, runner.bp, admin.bp):
@@ -23,6 +25,8 @@ def create_app(house: House) -> Quart:
 
     @app.after_request
     async def _harden(response: Response) -> Response:
+        body: Any = request.body
+        await body.read_off()
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Cache-Control"] = "no-store"
         return response
@@ -42,5 +46,6 @@ def _request_class(house: House) -> type[Request]:
             else:
                 kwargs["max_content_length"] = house.limits.body_bytes_max
             super().__init__(method, scheme, path, *args, **kwargs)
+            self.body = PacedBody(self.content_length, kwargs["max_content_length"])
 
     return LimitedRequest

@@ -1,5 +1,6 @@
 """The runner protocol over HTTP and over one WebSocket: two transports, one desk behind them."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -40,6 +41,8 @@ VERBS: Final[Mapping[str, type[wire.RunnerMessage]]] = {
     "complete": wire.Complete,
     "cancel-ack": wire.CancelAck,
 }
+
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 # Close codes of RFC 6455 (1012 from its registry): the runner reconnects after each of them
 POLICY_VIOLATION: Final = 1008
@@ -104,7 +107,9 @@ async def put_artifact(job_id: str, attempt: int, name: str) -> Response:
     )
     if isinstance(holder, Refusal):
         return answers.refused(holder)
-    sha256 = request.headers.get(SHA256_HEADER, "")
+    sha256 = request.headers.get(SHA256_HEADER, "").lower()
+    if _SHA256.fullmatch(sha256) is None:
+        raise MalformedRequest(f"{SHA256_HEADER} is the SHA-256 of the artifact: 64 hexadecimal digits")
     for known in await house.store.artifacts_of_run(holder.state.run_id):
         if (known.job_id, known.attempt, known.name) == (job_id, attempt, name):
             if known.sha256 == sha256:
@@ -142,7 +147,11 @@ class Channel:
 
     async def start(self, token_id: str) -> bool:
         """The first frame registers the runner; False when it is anything else."""
-        frame = decode_request_frame(await self._socket.receive())
+        try:
+            with anyio.fail_after(self._house.limits.body_timeout_s):
+                frame = await self._receive()
+        except TimeoutError:
+            return False
         if not isinstance(frame.body, wire.Register):
             return False
         try:
@@ -156,10 +165,15 @@ class Channel:
     async def serve(self) -> None:
         """Read frames until the socket closes or breaks the protocol."""
         while True:
-            data = await self._socket.receive()
-            frame = decode_request_frame(data if isinstance(data, bytes) else data.encode())
+            frame = await self._receive()
             await self._places.acquire()
             self._tasks.start_soon(self._answer, frame)
+
+    async def _receive(self) -> wire.Request:
+        data = await self._socket.receive()
+        if not isinstance(data, bytes):
+            raise MalformedMessage("a text frame, or an empty one: the channel speaks binary msgpack")
+        return decode_request_frame(data)
 
     async def _answer(self, frame: wire.Request) -> None:
         assert self.runner is not None
@@ -210,12 +224,13 @@ async def channel() -> None:
     async with anyio.create_task_group() as tasks:
         here = Channel(socket, house, tasks)
         hub = house.orchestrator.hub
+        push = here.push  # once: every look at a method makes another object, and the hub compares by identity
         try:
             if not await here.start(token.id):
                 await socket.close(POLICY_VIOLATION, "the first frame registers the runner")
                 return
             assert here.runner is not None
-            hub.attach(here.runner.id, here.push)
+            hub.attach(here.runner.id, push)
             tasks.start_soon(_close_when_draining, house, socket)
             await here.serve()
         except MalformedMessage as error:
@@ -223,7 +238,7 @@ async def channel() -> None:
             await socket.close(POLICY_VIOLATION, "that is no frame of the runner protocol")
         finally:
             if here.runner is not None:
-                hub.detach(here.runner.id, here.push)
+                hub.detach(here.runner.id, push)
             tasks.cancel_scope.cancel()
 
 

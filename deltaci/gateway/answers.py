@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from loguru import logger
 from quart import Quart, Response
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from actors import ActorCrashed, ActorError, AskTimedOut, MailboxFull, Quarantined, UnknownPath
 from deltaci.domain.errors import DeltaError
@@ -82,7 +82,10 @@ def delta_error(error: DeltaError) -> Response:
     if retry_after_ms is None and error.is_retryable:
         retry_after_ms = RETRY_AFTER_S * 1000
     details = {key: str(value) for key, value in error.details.items()}
-    return problem(error.http_status, error.code, str(error), details, retry_after_ms=retry_after_ms)
+    response = problem(error.http_status, error.code, str(error), details, retry_after_ms=retry_after_ms)
+    if error.code == "unauthorized":
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
 
 
 def actor_error_meaning(error: ActorError) -> tuple[str, int, bool]:
@@ -117,7 +120,10 @@ def register(app: Quart) -> None:
     @app.errorhandler(HTTPException)
     async def _http(error: HTTPException) -> Response:
         status = error.code or 500
-        return problem(status, HTTP_CODES.get(status, "http"), error.description or error.name)
+        response = problem(status, HTTP_CODES.get(status, "http"), error.description or error.name)
+        if isinstance(error, MethodNotAllowed) and error.valid_methods:
+            response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+        return response
 
     @app.errorhandler(Exception)
     async def _bug(error: Exception) -> Response:

@@ -11,6 +11,7 @@ from deltaci.domain.ids import RANDOM_BYTES, new_id, run_of
 from deltaci.domain.machine import Refusal
 from deltaci.domain.repo import Forge, Repo
 from deltaci.domain.states import RunState
+from deltaci.forge.webhook import full_ref
 from deltaci.gateway import answers, views
 from deltaci.gateway.auth import authenticate, user
 from deltaci.gateway.house import House
@@ -20,8 +21,11 @@ bp = Blueprint("api", __name__, url_prefix="/api/v1")
 
 T = TypeVar("T")
 
-NAME: Final = r"^[A-Za-z0-9_.][A-Za-z0-9_./-]{0,199}$"
-SHA: Final = r"^[0-9a-f]{40}([0-9a-f]{24})?$"
+# `\Z`, because `$` also matches before a line break at the end
+NAME: Final = r"^[A-Za-z0-9_.][A-Za-z0-9_./-]{0,199}\Z"
+SHA: Final = r"^[0-9a-f]{40}([0-9a-f]{24})?\Z"
+ONE_LINE: Final = r"^[^\x00-\x1f\x7f]*\Z"
+NUMBER_MAX: Final = 2**53 - 1
 
 
 class NewRepo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,13 +33,13 @@ class NewRepo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     name: Annotated[str, msgspec.Meta(pattern=NAME)]
     forge: Forge
-    clone_url: Annotated[str, msgspec.Meta(min_length=1, max_length=2_000)]
-    secret: Annotated[str, msgspec.Meta(min_length=16, max_length=1_000)]
-    report_to: Annotated[str, msgspec.Meta(max_length=2_000)] = ""
-    api_token: Annotated[str, msgspec.Meta(max_length=1_000)] = ""
+    clone_url: Annotated[str, msgspec.Meta(min_length=1, max_length=2_000, pattern=ONE_LINE)]
+    secret: Annotated[str, msgspec.Meta(min_length=16, max_length=1_000, pattern=ONE_LINE)]
+    report_to: Annotated[str, msgspec.Meta(max_length=2_000, pattern=ONE_LINE)] = ""
+    api_token: Annotated[str, msgspec.Meta(max_length=1_000, pattern=ONE_LINE)] = ""
     is_superseding: bool = True
-    running_max: Annotated[int, msgspec.Meta(ge=0)] = 0
-    run_timeout_ms: Annotated[int, msgspec.Meta(ge=1_000)] = 6 * 3_600_000
+    running_max: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    run_timeout_ms: Annotated[int, msgspec.Meta(ge=1_000, le=30 * 24 * 3_600_000)] = 6 * 3_600_000
 
 
 class NewRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,7 +47,7 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     repo: str
     commit_sha: Annotated[str, msgspec.Meta(pattern=SHA)]
-    ref: Annotated[str, msgspec.Meta(min_length=1, max_length=1_000)] = "refs/heads/main"
+    ref: str = "refs/heads/main"
     base_sha: Annotated[str, msgspec.Meta(pattern=SHA)] | None = None
 
 
@@ -70,7 +74,7 @@ async def _body(kind: type[T]) -> T:
         raise MalformedRequest(f"{request.method} {request.path} does not accept this body: {error}") from error
 
 
-def _number(name: str, default: int, *, low: int = 0, high: int | None = None) -> int:
+def _number(name: str, default: int, *, low: int = 0, high: int = NUMBER_MAX) -> int:
     text = request.args.get(name)
     if text is None:
         return default
@@ -78,8 +82,8 @@ def _number(name: str, default: int, *, low: int = 0, high: int | None = None) -
         number = int(text)
     except ValueError:
         number = low - 1
-    if number < low or (high is not None and number > high):
-        raise MalformedRequest(f"{name}={text[:50]!r}: give a whole number from {low}{f' to {high}' if high else ''}")
+    if not low <= number <= high:
+        raise MalformedRequest(f"{name}={text[:50]!r}: give a whole number from {low} to {high}")
     return number
 
 
@@ -147,7 +151,9 @@ async def start_run() -> Response:
     """Run a commit that nobody pushed; `Idempotency-Key` makes a repeat harmless."""
     token = await _admin()
     new = await _body(NewRun)
-    trigger = Trigger(kind="manual", ref=new.ref, commit_sha=new.commit_sha, base_sha=new.base_sha, author=token.label)
+    trigger = Trigger(
+        kind="manual", ref=full_ref(new.ref), commit_sha=new.commit_sha, base_sha=new.base_sha, author=token.label
+    )
     reply = await _house().orchestrator.start_run(
         _repo(new.repo).id, trigger, user(token), key=_idempotency_key(token.id)
     )
@@ -210,13 +216,15 @@ async def job_log(job_id: str) -> Response:
     attempt = _number("attempt", max(1, len(job.attempts)), low=1)
     if attempt > max(1, len(job.attempts)):
         raise NotFound(f"job {job.id} has {len(job.attempts)} attempts, not {attempt}", job_id=job.id)
+    # A runner that is gone never closes its log; what an attempt did not send before its end never comes.
+    is_over = job.attempts[attempt - 1].state.is_final if job.attempts else job.state.is_final
     state = await house.store.log_state(job.id, attempt)
     data = await house.store.read_log(
         job.id, attempt, offset=_number("offset", 0), limit=house.limits.log_read_bytes_max
     )
     response = Response(data, 200, content_type="text/plain; charset=utf-8")
     response.headers["X-Log-Size"] = str(state.size)
-    response.headers["X-Log-Final"] = "true" if state.is_final else "false"
+    response.headers["X-Log-Final"] = "true" if state.is_final or is_over else "false"
     return response
 
 

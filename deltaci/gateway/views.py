@@ -40,7 +40,9 @@ def run_view(run: Run, repo_name: str) -> dict[str, Any]:
 
 async def whole_run(run: Run, store: Store, orchestrator: Orchestrator) -> dict[str, Any]:
     """A run with its jobs, their attempts, why each waits or failed, and the plan with its reasons."""
-    jobs = await store.jobs_of_run(run.id)
+    # The plan may have been adopted since `run` was read; jobs that it does not know yet are for the next look.
+    known = {ref.id for ref in run.jobs}
+    jobs = [job for job in await store.jobs_of_run(run.id) if job.id in known]
     plan = await store.load_plan(run.id)
     repo = await store.load_repo(run.key.repo_id)
     explanations = {(one.job_id, one.attempt): one for one in await store.explanations_of_run(run.id)}

@@ -23,9 +23,7 @@ async def receive(forge: str) -> Response:
     adapter = house.forges.get(forge)
     if adapter is None:
         raise NotFound(f"no forge {forge[:50]!r}: this server knows {', '.join(sorted(house.forges))}")
-    webhook = Webhook(
-        {name.lower(): value for name, value in request.headers.items()}, await raw_body(request)
-    )
+    webhook = Webhook({name.lower(): value for name, value in request.headers.items()}, await raw_body(request))
     try:
         repo = adapter.authenticate(webhook, house.orchestrator.repos.all())
         received = adapter.read(webhook, repo)

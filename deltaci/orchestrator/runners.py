@@ -31,6 +31,7 @@ class RunnerHub:
         online = self._online.get(runner.id)
         now_ms = self._clock.now_ms()
         if online is None:
+            self._forget_silent()
             online = self._online[runner.id] = Online(runner, frozenset(runner.labels), now_ms)
         elif online.runner is not runner:
             online.runner, online.labels = runner, frozenset(runner.labels)
@@ -49,13 +50,20 @@ class RunnerHub:
     def detach(self, runner_id: str, send: Callable[[ServerMessage], bool]) -> None:
         """That channel is closed, unless a newer one took its place."""
         online = self._online.get(runner_id)
-        if online is not None and online.send is send:
+        if online is not None and online.send == send:  # two looks at a bound method are equal, and not the same
             online.send = None
 
     def push(self, runner_id: str, message: ServerMessage) -> bool:
         """Send without waiting; False if the runner has no open channel (its next heartbeat tells it)."""
         online = self._online.get(runner_id)
         return online is not None and online.send is not None and online.send(message)
+
+    def _forget_silent(self) -> None:
+        """Runners that live for one job, each under a name of its own, must not pile up; the store knows them all."""
+        since_ms = self._clock.now_ms() - self._silent_after_ms
+        silent = [key for key, one in self._online.items() if one.send is None and one.heard_at_ms < since_ms]
+        for key in silent:
+            del self._online[key]
 
     def online(self) -> tuple[Online, ...]:
         """Runners with a channel, or heard recently."""

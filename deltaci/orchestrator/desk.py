@@ -15,7 +15,7 @@ from actors import ActorSystem
 from deltaci.domain import job as jobs
 from deltaci.domain.errors import DeltaError, NotFound, ProtocolError
 from deltaci.domain.events import Cause
-from deltaci.domain.ids import LEASE_BYTES, RANDOM_BYTES, hashed, lease_token, new_id
+from deltaci.domain.ids import LEASE_BYTES, RANDOM_BYTES, hashed, lease_token, new_id, run_of
 from deltaci.domain.job import Job, JobCommand
 from deltaci.domain.machine import Refusal, Why
 from deltaci.domain.plan import PlannedJob
@@ -31,6 +31,7 @@ from deltaci.orchestrator.messages import (
     Grant,
     Granted,
     LogStored,
+    Queued,
 )
 from deltaci.orchestrator.ports import Ports
 from deltaci.orchestrator.runners import RunnerHub
@@ -50,6 +51,7 @@ REASONS: Final[Mapping[wire.EndReason, EndReason]] = {
     "runner_error": EndReason.RUNNER_ERROR,
     "runner_stopped": EndReason.RUNNER_STOPPED,
 }
+GRANT_AGAIN_MS: Final = 5_000
 LABELS_MAX: Final = 64
 SLOTS_MAX: Final = 1_000
 WORD_MAX: Final = 200
@@ -147,16 +149,20 @@ class RunnerDesk:
             return _malformed(f"slots is {message.slots}; ask for 1 to {SLOTS_MAX}")
         offer = Offer(frozenset(runner.labels), message.slots)
         self._system.ref(paths.DISPATCH).tell(offer)
-        offered = await offer.wait(max(0, min(message.wait_ms, self._ports.policy.lease_wait_ms)))
-        if not offered:
-            return wire.Leases()
         granted: dict[str, wire.LeaseGranted] = {}
-        if len(offered) == 1:
-            await self._grant(runner, offered[0], granted)
-        else:
-            async with anyio.create_task_group() as tasks:
-                for job in offered:
-                    tasks.start_soon(self._grant, runner, job, granted)
+        try:
+            offered = await offer.wait(max(0, min(message.wait_ms, self._ports.policy.lease_wait_ms)))
+            if len(offered) == 1:
+                await self._grant(runner, offered[0], granted)
+            elif offered:
+                async with anyio.create_task_group() as tasks:
+                    for job in offered:
+                        tasks.start_soon(self._grant, runner, job, granted)
+        except BaseException:
+            # The runner hung up: what it was offered is there for others. A job that was granted says so itself.
+            if offer.jobs:
+                self._ports.tell(paths.DISPATCH, Queued(jobs=offer.jobs))
+            raise
         return wire.Leases(leases=tuple(granted[job.job_id] for job in offered if job.job_id in granted))
 
     async def _grant(self, runner: Runner, queued: QueuedJob, granted: dict[str, wire.LeaseGranted]) -> None:
@@ -170,10 +176,16 @@ class RunnerDesk:
         )
         grant = Grant(command=command, lease_id=lease_id, cause=Cause("runner", runner.id))
         try:
+            # First, so that nothing is granted that cannot be told.
+            source = await self._source(run_of(queued.job_id) or "")
             answer: Granted | Refusal = await self._ask(queued.job_id, grant)
         except Exception as error:  # noqa: BLE001 - the other leases of this answer are granted and must be told
-            # Stored or not, nobody knows: unacknowledged, it goes back to the queue when its window ends.
+            # Stored or not, nobody knows: unacknowledged, it goes back to the queue when its window ends. If it was
+            # not, it is offered again, though not at once: a job in quarantine would be offered without end.
             logger.bind(job=queued.job_id).warning("a grant was not answered: {}", error)
+            again_ms = self._ports.clock.now_ms() + GRANT_AGAIN_MS
+            later = msgspec.structs.replace(queued, not_before_ms=max(queued.not_before_ms, again_ms))
+            self._ports.tell(paths.DISPATCH, Queued(jobs=(later,)))
             return
         if isinstance(answer, Refusal):
             return
@@ -183,7 +195,7 @@ class RunnerDesk:
             job_id=job.id,
             attempt=job.attempts[-1].number,
             run_id=job.run_id,
-            job=job_spec(answer.planned, await self._source(job.run_id), policy.log_bytes_max),
+            job=job_spec(answer.planned, source, policy.log_bytes_max),
             expires_in_ms=policy.lease_ttl_ms,
             ack_within_ms=policy.ack_within_ms,
         )

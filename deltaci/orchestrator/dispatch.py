@@ -4,17 +4,30 @@ It keeps a copy of what the store says (`queue.py`) and never decides about a jo
 """
 
 from collections import deque
-from typing import Any
+from typing import Any, Final
 
 import anyio
 from loguru import logger
 
 from deltaci.domain.errors import StoreUnavailable
+from deltaci.domain.states import JobState
 from deltaci.orchestrator.messages import Gone, Held, Look, Queued, Wake
 from deltaci.orchestrator.ports import Ports
 from deltaci.orchestrator.queue import JobQueue, Labels
 from deltaci.orchestrator.stored import Keeper, Patience
 from deltaci.store.port import QueuedJob
+
+# How long a runner that does not want to wait waits all the same for dispatch to look at its wish
+LOOK_WITHIN_S: Final = 1.0
+# With traffic the copy and the store differ at most looks, by what is on its way: only a difference that lasts counts.
+DIFFERENT_LOOKS_MAX: Final = 6
+
+
+class Board:
+    """The present queue, for whoever wants a look at it."""
+
+    def __init__(self) -> None:
+        self.queue = JobQueue()
 
 
 class Offer:
@@ -25,7 +38,12 @@ class Offer:
         self.slots = slots
         self.jobs: tuple[QueuedJob, ...] = ()
         self.is_open = True
+        self._seen = anyio.Event()
         self._filled = anyio.Event()
+
+    def see(self) -> None:
+        """Dispatch has looked whether there is a job."""
+        self._seen.set()
 
     def fill(self, jobs: tuple[QueuedJob, ...]) -> None:
         """Hand over the jobs; the runner's request wakes up."""
@@ -34,33 +52,38 @@ class Offer:
         self._filled.set()
 
     async def wait(self, wait_ms: int) -> tuple[QueuedJob, ...]:
-        """The jobs, or none when `wait_ms` have passed; closed afterwards."""
+        """The jobs, or none when `wait_ms` have passed and dispatch has looked; closed afterwards."""
+        deadline = anyio.current_time() + wait_ms / 1000
         try:
-            with anyio.move_on_after(wait_ms / 1000):
+            with anyio.move_on_after(max(wait_ms / 1000, LOOK_WITHIN_S)):
+                await self._seen.wait()
+            with anyio.CancelScope(deadline=deadline):
                 await self._filled.wait()
         finally:
-            self.is_open = False  # also when the runner hung up: nobody would take what is offered now
+            # Also when the runner hung up: an open wish would swallow the next job.
+            self.is_open = False
         return self.jobs
 
 
 class DispatchActor(Keeper[JobQueue]):
     """Owns the queue in memory; rebuilt from the store at a start, after a crash, and when the two differ."""
 
-    def __init__(self, ports: Ports, patience: Patience) -> None:
+    def __init__(self, ports: Ports, patience: Patience, board: Board) -> None:
         super().__init__(ports, patience)
+        self.board = board
         self.offers: deque[Offer] = deque()
-        self.is_suspect = False
+        self.difference = (0, 0)
+        self.different_looks = 0
 
     async def load(self) -> JobQueue:
         """All queued and held jobs."""
         queue = JobQueue()
         now_ms = self.ports.clock.now_ms()
-        for repo in await self.ports.store.repos():
-            queue.limit(repo.id, repo.running_max)
         for job_id, repo_id in await self.ports.store.held_jobs():
             queue.hold(job_id, repo_id)
         for job in await self.ports.store.queued_jobs():
-            queue.put(job, now_ms=now_ms)
+            self._put(queue, job, now_ms)
+        self.board.queue = queue
         return queue
 
     def nothing(self) -> JobQueue:
@@ -90,10 +113,11 @@ class DispatchActor(Keeper[JobQueue]):
             case Offer():
                 if message.is_open and not self._fill(message, now_ms):
                     self.offers.append(message)
+                message.see()
                 return
             case Queued():
                 for job in message.jobs:
-                    self.state.put(job, now_ms=now_ms)
+                    self._put(self.state, job, now_ms)
             case Held():
                 self.state.hold(message.job_id, message.repo_id)
                 return
@@ -104,6 +128,11 @@ class DispatchActor(Keeper[JobQueue]):
             case Wake():
                 self.offers = deque(offer for offer in self.offers if offer.is_open)
         self._serve(now_ms)
+
+    def _put(self, queue: JobQueue, job: QueuedJob, now_ms: int) -> None:
+        # The limit is asked for with each job: repositories are added while we run.
+        queue.limit(job.repo_id, self.ports.running_max(job.repo_id))
+        queue.put(job, now_ms=now_ms)
 
     def _fill(self, offer: Offer, now_ms: int) -> bool:
         jobs = self.state.take(offer.labels, offer.slots, now_ms=now_ms)
@@ -121,12 +150,14 @@ class DispatchActor(Keeper[JobQueue]):
         self.offers.extendleft(reversed(unserved))
 
     async def _compare(self) -> None:
-        """A notification may have got lost: if the store counts differently twice in a row, start from its rows."""
+        """A notification may have got lost: if the store keeps counting differently, start from its rows."""
         counts = (await self.ports.store.counts())["job"]
-        differs = counts.get("QUEUED", 0) != len(self.state)
-        if differs and self.is_suspect:
-            logger.warning("dispatch had {} jobs queued, the store {}", len(self.state), counts.get("QUEUED", 0))
+        held = counts.get(JobState.RUNNING, 0) + counts.get(JobState.CANCEL_REQUESTED, 0)
+        difference = (counts.get(JobState.QUEUED, 0) - len(self.state), held - self.state.held_count)
+        is_same, self.difference = difference == self.difference, difference
+        self.different_looks = self.different_looks + 1 if difference != (0, 0) else 0
+        if (is_same and self.different_looks > 1) or self.different_looks >= DIFFERENT_LOOKS_MAX:
+            logger.warning("the store has {} more jobs queued and {} more held than dispatch", *difference)
             self.ports.observer.missed("dispatch")
             self.state = await self.load()
-            differs = False
-        self.is_suspect = differs
+            self.different_looks = 0

@@ -22,12 +22,12 @@ from deltaci.domain.run import Run
 from deltaci.domain.states import EndReason
 from deltaci.orchestrator import paths
 from deltaci.orchestrator.desk import RunnerDesk
-from deltaci.orchestrator.dispatch import DispatchActor
+from deltaci.orchestrator.dispatch import Board, DispatchActor
 from deltaci.orchestrator.job_actor import JobActor
 from deltaci.orchestrator.keepers import ReconcilerActor, TimersActor
 from deltaci.orchestrator.messages import Admit, Admitted, Answer, DoRun, Rerun, StartRun, Wake
 from deltaci.orchestrator.outbox import OutboxActor
-from deltaci.orchestrator.ports import Analyzer, Observer, Planner, Policy, Ports, Reporter
+from deltaci.orchestrator.ports import Analyzer, Observer, Planner, Policy, Ports, Reporter, Tell
 from deltaci.orchestrator.repo_actor import RepoActor
 from deltaci.orchestrator.run_actor import RunActor
 from deltaci.orchestrator.runners import RunnerHub
@@ -49,12 +49,13 @@ class IdempotencyConflict(DeltaError):
 class Orchestrator:
     """Everything that changes state, behind a handful of methods. Make one with `running(...)`."""
 
-    def __init__(self, system: ActorSystem, ports: Ports, hub: RunnerHub, repos: "RepoDirectory") -> None:
+    def __init__(self, system: ActorSystem, ports: Ports, hub: RunnerHub, repos: "RepoDirectory", board: Board) -> None:
         self.system = system
         self.ports = ports
         self.hub = hub
         self.repos = repos
         self.desk = RunnerDesk(system, ports, hub)
+        self._board = board
 
     # ---- repositories and triggers -------------------------------------------------------------------------------
 
@@ -116,6 +117,10 @@ class Orchestrator:
             raise NotFound(f"no run {run_id[:100]!r}", run_id=run_id[:100])
         return run
 
+    def is_at_limit(self, repo_id: str) -> bool:
+        """Whether the repository has as many jobs running as it may, as far as dispatch knows."""
+        return self._board.queue.is_at_limit(repo_id)
+
     # ---- inside --------------------------------------------------------------------------------------------------
 
     async def _replied(self, key: str, request_sha256: str) -> Reply | None:
@@ -144,6 +149,11 @@ class RepoDirectory:
     def all(self) -> tuple[Repo, ...]:
         """Every repository, in order of registration."""
         return tuple(self._by_id.values())
+
+    def running_max(self, repo_id: str) -> int:
+        """How many of its jobs may run at once; 0: any number."""
+        repo = self._by_id.get(repo_id)
+        return 0 if repo is None else repo.running_max
 
     def is_reported(self, repo_id: str) -> bool:
         """Whether its results go anywhere."""
@@ -193,30 +203,35 @@ async def running(
             tell=tell,
             push=hub.push,
             is_reported=repos.is_reported,
+            running_max=repos.running_max,
         )
 
         def spawn(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-            background.start_soon(work)
+            # While the system empties its mailboxes at the end, what is owed stays owed until the next start.
+            if not background.cancel_scope.cancel_called:
+                background.start_soon(work)
 
-        patience = Patience(ports)
+        patience, board = Patience(ports), Board()
         under_way: set[str] = set()
         outbox = lambda: OutboxActor(  # noqa: E731 - a factory, called again after each crash
             ports, patience, planner=planner, analyzer=analyzer, reporter=reporter, spawn=spawn, under_way=under_way
         )
-        grow(system, ports, patience, outbox)
-        background.start_soon(_pulse, system, policy.timer_tick_ms, (paths.TIMERS, paths.DISPATCH, paths.OUTBOX))
-        background.start_soon(_pulse, system, policy.reconcile_every_ms, (paths.RECONCILER,))
+        grow(system, ports, patience, board, outbox)
+        background.start_soon(_pulse, tell, policy.timer_tick_ms, (paths.TIMERS, paths.DISPATCH, paths.OUTBOX))
+        background.start_soon(_pulse, tell, policy.reconcile_every_ms, (paths.RECONCILER,))
         try:
-            yield Orchestrator(system, ports, hub, repos)
+            yield Orchestrator(system, ports, hub, repos, board)
         finally:
             background.cancel_scope.cancel()
 
 
-def grow(system: ActorSystem, ports: Ports, patience: Patience, outbox: Callable[[], OutboxActor]) -> None:
+def grow(
+    system: ActorSystem, ports: Ports, patience: Patience, board: Board, outbox: Callable[[], OutboxActor]
+) -> None:
     """The supervision tree: four keepers that are always there, and repositories, runs and jobs that come and go."""
     passivate_after_s = ports.policy.passivate_after_ms / 1000
     root = system.supervisor(paths.ROOT, intensity=KEEPER_INTENSITY, backoff=Backoff())
-    root.start("dispatch", lambda: DispatchActor(ports, patience))
+    root.start("dispatch", lambda: DispatchActor(ports, patience, board))
     root.start("outbox", outbox)
     root.start("timers", lambda: TimersActor(ports, patience))
     root.start("reconciler", lambda: ReconcilerActor(ports, patience))
@@ -240,11 +255,11 @@ def grow(system: ActorSystem, ports: Ports, patience: Patience, outbox: Callable
     )
 
 
-async def _pulse(system: ActorSystem, every_ms: int, told: tuple[str, ...]) -> None:
-    """Wakes the keepers for ever; what they do takes as long as it takes, a waiting wake-up is not doubled."""
+async def _pulse(tell: Tell, every_ms: int, told: tuple[str, ...]) -> None:
+    """Wakes the keepers for ever, also one whose mailbox is full just now; a waiting wake-up is not doubled."""
     while True:
         for path in told:
-            system.ref(path).tell(Wake())
+            tell(path, Wake())
         await anyio.sleep(every_ms / 1000)
 
 

@@ -103,6 +103,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     """Everything impure that an actor of the orchestrator may touch.
 
     `is_reported`: whether results of this repository go anywhere; what is owed to nobody is not owed.
+    `running_max`: how many jobs of this repository may run at once; 0: any number.
     """
 
     store: Store
@@ -113,3 +114,4 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     tell: Tell
     push: Push
     is_reported: Callable[[str], bool]
+    running_max: Callable[[str], int]

@@ -71,7 +71,7 @@ def job_view(
         now_ms=orchestrator.ports.clock.now_ms(),
         open_needs=[refs[need].name for need in ref.needs if not is_satisfied(refs[need], seen[need])],
         runner_labels=orchestrator.hub.labels(),
-        is_repo_at_limit=False,
+        is_repo_at_limit=orchestrator.is_at_limit(run.key.repo_id),
     )
     return {
         "id": job.id,

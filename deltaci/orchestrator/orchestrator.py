@@ -39,13 +39,6 @@ KEEPER_INTENSITY: Final = Intensity(crashes_max=10, period_s=60)
 ENTITY_INTENSITY: Final = Intensity(crashes_max=3, period_s=60)
 
 
-class IdempotencyConflict(DeltaError):
-    """The Idempotency-Key was used before for another request: use a new key."""
-
-    code = "idempotency_conflict"
-    http_status = 409
-
-
 class Orchestrator:
     """Everything that changes state, behind a handful of methods. Make one with `running(...)`."""
 
@@ -80,9 +73,6 @@ class Orchestrator:
     async def start_run(self, repo_id: str, trigger: Trigger, cause: Cause, *, key: str) -> Reply:
         """A run that a person asked for; the same idempotency key gets the same run."""
         request = _sha256(["start", repo_id, trigger])
-        known = await self._replied(key, request)
-        if known is not None:
-            return known
         message = StartRun(trigger=trigger, cause=cause, reply_key=key, request_sha256=request)
         reply = await self._ask(paths.repo_path(repo_id), message)
         assert isinstance(reply, Reply)
@@ -91,9 +81,6 @@ class Orchestrator:
     async def rerun(self, run_id: str, cause: Cause, *, is_failed_only: bool, key: str) -> Reply | Refusal:
         """A new attempt of a run that is over; the same idempotency key gets the same attempt."""
         request = _sha256(["rerun", run_id, is_failed_only])
-        known = await self._replied(key, request)
-        if known is not None:
-            return known
         run = await self.run(run_id)
         message = Rerun(
             run_id=run_id, is_failed_only=is_failed_only, cause=cause, reply_key=key, request_sha256=request
@@ -122,12 +109,6 @@ class Orchestrator:
         return self._board.queue.is_at_limit(repo_id)
 
     # ---- inside --------------------------------------------------------------------------------------------------
-
-    async def _replied(self, key: str, request_sha256: str) -> Reply | None:
-        known = await self.ports.store.reply(key)
-        if known is not None and known.request_sha256 != request_sha256:
-            raise IdempotencyConflict
-        return known
 
     async def _ask(self, path: str, message: Any) -> Any:
         answer = await self.system.ref(path).ask(message, timeout=self.ports.policy.ask_timeout_ms / 1000)

@@ -8,12 +8,12 @@ from typing import Any, Final
 import msgspec
 
 from deltaci.domain import run as runs
-from deltaci.domain.errors import DeliveryReused, DuplicateKey, NotFound
+from deltaci.domain.errors import DeliveryReused, DeltaError, DuplicateKey, NotFound
 from deltaci.domain.events import Cause, RunKey, Trigger
 from deltaci.domain.ids import RANDOM_BYTES, new_id
 from deltaci.domain.machine import Refusal, Why
 from deltaci.domain.plan import Plan, digest
-from deltaci.domain.repo import Repo, SameRun, admit, run_key
+from deltaci.domain.repo import Latest, Repo, SameRun, admit, run_key
 from deltaci.domain.rerun import plan_again
 from deltaci.domain.states import EndReason
 from deltaci.orchestrator import paths
@@ -26,12 +26,20 @@ from deltaci.store.port import Delivery, Reply, SavePlan, SaveRun, Write
 _encode: Final = msgspec.json.Encoder().encode
 
 
+class IdempotencyConflict(DeltaError):
+    """The Idempotency-Key was used before for another request: use a new key."""
+
+    code = "idempotency_conflict"
+    http_status = 409
+
+
 class RepoActor(Stored[Repo | None]):
     """Admits the triggers of one repository; its state is None when there is no such repository."""
 
     def __init__(self, repo_id: str, ports: Ports) -> None:
         super().__init__(ports)
         self.repo_id = repo_id
+        self.newest_id_ms = 0
 
     async def load(self) -> Repo | None:
         """The repository's row."""
@@ -47,14 +55,13 @@ class RepoActor(Stored[Repo | None]):
     async def act(self, message: Any) -> Any:
         """One trigger."""
         if self.state is None:
-            raise NotFound(f"no repository {self.repo_id}: add it with `deltaci repo add`", repo_id=self.repo_id)
+            self.is_loaded = False  # it may be added a moment later
+            return NotFound(f"no repository {self.repo_id}: add it with `deltaci repo add`", repo_id=self.repo_id)
         match message:
             case Admit():
                 return await self._admit(self.state, message)
-            case StartRun():
-                return await self._start(self.state, message)
-            case Rerun():
-                return await self._rerun(self.state, message)
+            case StartRun() | Rerun():
+                return await self._once(self.state, message)
             case Supersede():
                 return await self._supersede(message)
         raise TypeError(f"repository {self.repo_id} was sent {type(message).__name__}")
@@ -88,13 +95,20 @@ class RepoActor(Stored[Repo | None]):
         latest = await self.ports.store.latest_run(run_key(repo.id, trigger))
         decision = admit(latest)
         run_id = same_content.run_id if same_content else None
-        if run_id is None and isinstance(decision, SameRun):
-            run_id = decision.run_id
+        is_same = isinstance(decision, SameRun) and not await self._is_about_to_be_superseded(repo, trigger, latest)
+        if run_id is None and is_same and latest is not None:
+            run_id = latest.run_id
         if run_id is not None:
             await self.ports.store.commit((self._delivery(repo, message, run_id=run_id, is_duplicate=True),))
             return Admitted(run_id=run_id, is_duplicate=True, ignored=None)
-        assert not isinstance(decision, SameRun)
-        return await self._create(repo, message, trigger, attempt=decision.attempt)
+        return await self._create(repo, message, trigger, attempt=1 if latest is None else latest.attempt + 1)
+
+    async def _is_about_to_be_superseded(self, repo: Repo, trigger: Trigger, latest: Latest | None) -> bool:
+        """Whether a newer push makes that run superfluous, and only the cancel is still on its way."""
+        if latest is None or latest.state.is_final or not repo.is_superseding or not trigger.stream:
+            return False
+        live = await self.ports.store.live_runs_of_stream(repo.id, trigger.stream)
+        return latest.run_id in live and live[-1] != latest.run_id
 
     async def _create(self, repo: Repo, message: Admit, trigger: Trigger, *, attempt: int) -> Admitted:
         cause = Cause("webhook", message.delivery_id, via=repo.forge)
@@ -124,6 +138,27 @@ class RepoActor(Stored[Repo | None]):
         )
 
     # ---- people --------------------------------------------------------------------------------------------------
+
+    async def _once(self, repo: Repo, message: StartRun | Rerun) -> Reply | Refusal | DeltaError:
+        """The reply that is kept under the request's key, made now if there is none yet."""
+        known = await self._kept(message)
+        if known is None:
+            try:
+                if isinstance(message, StartRun):
+                    return await self._start(repo, message)
+                return await self._rerun(repo, message)
+            except DuplicateKey:
+                # Another repository's request with the same key was faster; any other key is a bug.
+                known = await self._kept(message)
+                if known is None:
+                    raise
+        return known
+
+    async def _kept(self, message: StartRun | Rerun) -> Reply | DeltaError | None:
+        known = await self.ports.store.reply(message.reply_key)
+        if known is not None and known.request_sha256 != message.request_sha256:
+            return IdempotencyConflict()
+        return known
 
     async def _start(self, repo: Repo, message: StartRun) -> Reply:
         key = run_key(repo.id, message.trigger)
@@ -173,7 +208,9 @@ class RepoActor(Stored[Repo | None]):
         self, repo: Repo, trigger: Trigger, attempt: int, cause: Cause, plan: Plan | None = None
     ) -> tuple[str, list[Write]]:
         now_ms = self.ports.clock.now_ms()
-        run_id = new_id("run", now_ms=now_ms, random=self.ports.entropy.token_bytes(RANDOM_BYTES))
+        # Ids tell which push was later: two of one millisecond must not be left to chance.
+        self.newest_id_ms = max(now_ms, self.newest_id_ms + 1)
+        run_id = new_id("run", now_ms=self.newest_id_ms, random=self.ports.entropy.token_bytes(RANDOM_BYTES))
         key: RunKey = run_key(repo.id, trigger)
         created = runs.create(
             run_id,

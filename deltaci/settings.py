@@ -15,6 +15,10 @@ from deltaci.gateway.house import Limits
 from deltaci.orchestrator.ports import Policy
 
 PREFIX: Final = "DELTACI_"
+NUMBER_MAX: Final = 2**53 - 1
+PORT_MAX: Final = 65_535
+DAY_S: Final = 86_400
+TABLES: Final[Mapping[str, type[msgspec.Struct]]] = {"policy": Policy, "limits": Limits}
 # Read by the command line itself, not settings of the server
 NOT_SETTINGS: Final = frozenset({"DELTACI_URL", "DELTACI_TOKEN"})
 
@@ -45,19 +49,50 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Settings:
             raw = tomllib.loads(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"{file}: {error}") from error
+        for table, kind in TABLES.items():
+            _refuse_unknown(raw.get(table, {}), kind, f"{file}: {table}")
     for name, text in sorted(environment.items()):
         if name.startswith(PREFIX) and name not in NOT_SETTINGS:
             _put(raw, name, text)
     try:
         # Not strict: the environment knows only strings.
-        return msgspec.convert(raw, Settings, strict=False)
+        settings = msgspec.convert(raw, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{file or 'DELTACI_*'}: {error}") from error
+    _check(settings)
+    return settings
+
+
+def _check(settings: Settings) -> None:
+    """What types cannot say: every time and bound is positive, and a lease outlives the silence between heartbeats."""
+    for table, values in (("policy", settings.policy), ("limits", settings.limits)):
+        for field in values.__struct_fields__:
+            if not 1 <= getattr(values, field) <= NUMBER_MAX:
+                raise ConfigError(f"{table}.{field} is {getattr(values, field)}; give a number from 1 to {NUMBER_MAX}")
+    heartbeat_ms, ttl_ms = settings.policy.heartbeat_ms, settings.policy.lease_ttl_ms
+    if heartbeat_ms * 2 > ttl_ms:
+        raise ConfigError(
+            f"policy.heartbeat_ms is {heartbeat_ms} and policy.lease_ttl_ms {ttl_ms}: a lease must outlive one missed "
+            "heartbeat, so give at most half of it"
+        )
+    if not 0 <= settings.port <= PORT_MAX:
+        raise ConfigError(f"port is {settings.port}; give a number from 0 to {PORT_MAX}")
+    if not 0 <= settings.shutdown_within_s <= DAY_S:
+        raise ConfigError(f"shutdown_within_s is {settings.shutdown_within_s}; give seconds from 0 to {DAY_S}")
+
+
+def _refuse_unknown(table: Any, kind: type[msgspec.Struct], where: str) -> None:
+    """A misspelt limit that is ignored in silence is no limit."""
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where} is a table of settings, not {table!r}")
+    for name in table:
+        if name not in kind.__struct_fields__:
+            raise ConfigError(f"{where}.{name}: no such setting; there are {', '.join(kind.__struct_fields__)}")
 
 
 def _put(raw: dict[str, Any], name: str, text: str) -> None:
     key = name.removeprefix(PREFIX).lower()
-    for table, kind in (("policy", Policy), ("limits", Limits)):
+    for table, kind in TABLES.items():
         field = key.removeprefix(f"{table}_")
         if field != key and field in kind.__struct_fields__:
             raw.setdefault(table, {})[field] = text

@@ -20,8 +20,9 @@ COLORS: Final = {
     "RUNNING": "cyan",
 }
 
-# Control characters but tab, newline and carriage return: a log must not drive the terminal that shows it.
-_CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]")
+# Control characters but tab, newline and carriage return: a log must not drive the terminal that shows it. Those of
+# two bytes (C1 in UTF-8) are escape sequences of one character to some terminals.
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]|\xc2[\x80-\x9f]")
 # Of the escape sequences only colours pass (SGR): no title, no clipboard, no cursor.
 _ESCAPES: Final = re.compile(rb"\x1b(?!\[[0-9;]{0,32}m)")
 

@@ -1,0 +1,54 @@
+"""What a terminal is shown: anything may be in logs, names and titles, and none of it may drive the terminal."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from deltaci.cli import show
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        (b"plain\ttext\r\n", b"plain\ttext\r\n"),
+        (b"\x1b[1;31mred\x1b[0m", b"\x1b[1;31mred\x1b[0m"),
+        (b"\x1b]0;title\x07", b"^[]0;title?"),
+        (b"\x1b]52;c;aGk=\x07", b"^[]52;c;aGk=?"),
+        (b"\x1b[2J\x1b[H", b"^[[2J^[[H"),
+        (b"\x1b]8;;http://x\x1b\\link", b"^[]8;;http://x^[\\link"),
+        (b"\x00\x08\x7f", b"???"),
+        ("ü→".encode(), "ü→".encode()),
+        (b"\xff\xfe", b"\xff\xfe"),
+        (b"\x1b", b"^["),
+        ("\x9b2J\x9d0;x\x9c".encode(), b"?2J?0;x?"),
+    ],
+)
+def test_of_a_log_only_colours_reach_the_terminal(data: bytes, shown: bytes) -> None:
+    """No title, no clipboard, no cursor, no link."""
+    assert show.safe_bytes(data) == shown
+
+
+def test_names_are_text_and_not_markup() -> None:
+    """A branch may be named like a command of the terminal or of the library that prints."""
+    stream = io.StringIO()
+    console = Console(file=stream, width=300)
+    run = {
+        "id": "run_1",
+        "repo": "[bold]x[/bold]",
+        "ref": "refs/heads/\x1b]0;x\x07[link=http://x]y",
+        "commit_sha": "a" * 40,
+        "state": "[red]",
+        "end_reason": None,
+        "created_at_ms": 0,
+        "ended_at_ms": None,
+        "title": "a\nb[/]c\u202ed",
+    }
+
+    console.print(show.runs_table([run]))
+
+    shown = stream.getvalue()
+    assert "[bold]x[/bold]" in shown
+    assert "[link=http://x]y" in shown
+    assert "a?b[/]c?d" in shown
+    assert "\x1b" not in shown

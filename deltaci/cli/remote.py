@@ -11,19 +11,13 @@ import click
 from rich.console import Console
 
 from deltaci.cli import show
-from deltaci.cli.api import Api, with_api
+from deltaci.cli.api import Api, read_secret, segment, with_api
+from deltaci.domain.errors import ConfigError
 from deltaci.forge.git import install_hook, post_receive_hook
 
 console = Console(highlight=False)
 
 POLL_S = 0.3
-
-
-def _read_secret(file: Path, option: str) -> str:
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise click.ClickException(f"{option} {file}: {error.strerror}") from error
 
 
 # ---- repositories ------------------------------------------------------------------------------------------------
@@ -66,9 +60,9 @@ def add(
         "name": name,
         "forge": forge,
         "clone_url": clone_url,
-        "secret": _read_secret(secret_file, "--secret-file"),
+        "secret": read_secret(secret_file, "--secret-file"),
         "report_to": report_to,
-        "api_token": _read_secret(api_token_file, "--api-token-file") if api_token_file else "",
+        "api_token": read_secret(api_token_file, "--api-token-file") if api_token_file else "",
         "is_superseding": supersede,
         "running_max": running_max,
     }
@@ -77,7 +71,10 @@ def add(
     if forge == "github":
         click.echo(f"webhook: {api.server}/api/v1/webhooks/github  (application/json, events push and pull_request)")
     elif hook and local is not None:
-        written = install_hook(local.resolve(), post_receive_hook(api.server, name, secret_file.resolve()))
+        try:
+            written = install_hook(local.resolve(), post_receive_hook(api.server, name, secret_file.resolve()))
+        except (ConfigError, OSError) as error:
+            raise click.ClickException(f"no hook was written: {error}") from error
         click.echo(f"wrote {written}")
     else:
         click.echo("no hook was written: the repository is not a directory on this machine, or --no-hook was given")
@@ -142,9 +139,9 @@ def list_runs(api: Api, repo_name: str | None, state: str | None, limit: int) ->
 def show_run(api: Api, run_id: str, as_json: bool) -> None:
     """A run with its jobs, why each is there, waits or failed."""
     if as_json:
-        click.echo(api.raw("GET", f"/runs/{run_id}").text)
+        click.echo(api.raw("GET", f"/runs/{segment(run_id)}").text)
         return
-    show.print_run(console, api.get(f"/runs/{run_id}"))
+    show.print_run(console, api.get(f"/runs/{segment(run_id)}"))
 
 
 @run.command("watch")
@@ -160,11 +157,11 @@ def follow(api: Api, run_id: str, *, each: Callable[[Any], None] | None = None) 
     after = 0
     names: dict[str, str] = {}
     while True:
-        view = api.get(f"/runs/{run_id}")
+        view = api.get(f"/runs/{segment(run_id)}")
         if each is not None:
             each(view)
         names.update({job["id"]: job["name"] for job in view["jobs"]})
-        events = api.get(f"/runs/{run_id}/events", after=after)["events"]
+        events = api.get(f"/runs/{segment(run_id)}/events", after=after)["events"]
         for event in events:
             after = event["id"]
             line = show.event_line(event, names)
@@ -192,7 +189,7 @@ def start(api: Api, repo_name: str, commit_sha: str, ref: str, base: str | None)
 @with_api
 def cancel(api: Api, run_id: str) -> None:
     """Stop a run."""
-    answer = api.post(f"/runs/{run_id}/cancel")
+    answer = api.post(f"/runs/{segment(run_id)}/cancel")
     click.echo(f"{answer['run_id']} is {answer['state']}")
 
 
@@ -202,7 +199,7 @@ def cancel(api: Api, run_id: str) -> None:
 @with_api
 def rerun(api: Api, run_id: str, failed: bool) -> None:
     """A new attempt of a run that is over."""
-    answer = api.post(f"/runs/{run_id}/rerun", {"jobs": "failed" if failed else "all"})
+    answer = api.post(f"/runs/{segment(run_id)}/rerun", {"jobs": "failed" if failed else "all"})
     click.echo(answer["run_id"])
 
 
@@ -219,7 +216,7 @@ def log(api: Api, job_id: str, attempt: int | None, is_following: bool) -> None:
     offset = 0
     while True:
         parameters = {"offset": offset, **({"attempt": attempt} if attempt else {})}
-        response = api.raw("GET", f"/jobs/{job_id}/log", params=parameters)
+        response = api.raw("GET", f"/jobs/{segment(job_id)}/log", params=parameters)
         sys.stdout.buffer.write(show.safe_bytes(response.content) if sys.stdout.isatty() else response.content)
         sys.stdout.buffer.flush()
         offset += len(response.content)

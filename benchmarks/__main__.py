@@ -3,6 +3,7 @@
 import asyncio
 import json
 import platform
+import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -48,15 +49,29 @@ WIDTH = 180
 @click.option("--rounds", type=click.IntRange(1, 100), help="Rounds of each measurement (3; 1 if quick).")
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write all values there, too.")
 @click.option(
+    "--page",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Replace the table in this page (docs/performance.md).",
+)
+@click.option(
     "--profile",
     type=click.Choice(["calls", "sample"]),
-    help="Instead: lifecycles over the transport of --transport, with the server profiled.",
+    help="Instead: the load of --transport (lifecycles, or webhooks) on a server that is profiled.",
 )
 @click.option("--transport", type=click.Choice(["websocket", "http", "webhooks"]), default="websocket")
 def main(
-    only: tuple[str, ...], quick: bool, rounds: int | None, file: Path | None, profile: str | None, transport: str
+    only: tuple[str, ...],
+    quick: bool,
+    rounds: int | None,
+    file: Path | None,
+    page: Path | None,
+    profile: str | None,
+    transport: str,
 ) -> None:
     """Measure a real server process and compare it with doing nothing."""
+    # Being ended is like Ctrl-C (which a shell may have told us to ignore): servers and files are cleared away first.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     plan = load.Plan(is_quick=quick, rounds=rounds)
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -67,11 +82,16 @@ def main(
             return
         started = time.perf_counter()
         rows = _run(_measure(plan, scratch, only or tuple(QUESTIONS), console))
-        results.show(console, rows, f"Delta CI, {_machine()}, {time.perf_counter() - started:.0f} s")
+        title = f"{_machine()}; {plan.rounds} rounds, {time.perf_counter() - started:.0f} s"
+        results.show(console, rows, f"Delta CI: {title}")
+    at = time.gmtime()
+    if page is not None:
+        heading = f"{time.strftime('%Y-%m-%d', at)}, {title}:"
+        page.write_text(results.put_into(page.read_text(), results.markdown(rows, heading)))
     if file is not None:
         document = {
             "machine": _machine(),
-            "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", at),
             "rows": [
                 {
                     "name": row.name,

@@ -125,3 +125,40 @@ def show(console: Console, rows: Sequence[Row], title: str) -> None:
     console.print("cores: what server / load generator used of one core each; spread: lowest to highest round.")
     for place, note in enumerate(notes, 1):
         console.print(rf"\[{place}] {note}")
+
+
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+
+
+def markdown(rows: Sequence[Row], title: str) -> str:
+    """The table as Markdown."""
+    lines = [
+        title,
+        "",
+        "| measurement | median (spread) | unit | baseline | ratio | target | verdict |",
+        "|---" * 7 + "|",
+    ]
+    for row in rows:
+        base = f"{spread(row.baseline_values)} {row.baseline}".strip()
+        target = row.target.text() if row.target else ""
+        mark = " (load generator was the bottleneck)" if row.load_was_the_bottleneck() else ""
+        cells = (
+            row.name + mark,
+            spread(row.values),
+            row.unit,
+            base,
+            spread(row.ratios(), "percent"),
+            target,
+            row.verdict(),
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def put_into(page: str, figures: str) -> str:
+    """`page` with what stands between its two marks replaced."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the page has no {BEGIN} and {END}")
+    return f"{before}{begin}\n{figures}\n{end}{after}"

@@ -139,12 +139,14 @@ def test_a_server_that_is_asked_to_end_finishes_what_it_accepted(tmp_path: Path)
 
 def test_a_job_that_ends_while_the_server_is_away_is_reported_when_it_is_back(tmp_path: Path) -> None:
     """The runner keeps result and log, and resends both until there is a definite answer."""
-    ended = tmp_path / "ended"
-    jobs = {"short": {"steps": [step(f"echo early; sleep 0.5; echo late; touch {ended}")]}}
+    started, go, ended = tmp_path / "started", tmp_path / "go", tmp_path / "ended"
+    script = f"echo early; touch {started}; while [ ! -e {go} ]; do sleep 0.05; done; echo late; touch {ended}"
+    jobs = {"short": {"steps": [step(script)]}}
     with running(tmp_path, **PATIENT) as (server, project, _):
         run_id = project.configure(jobs)
-        wait_for("the step", lambda: server.view(run_id)["run"]["state"] == "RUNNING")
+        wait_for("the step", started.exists)
         server.kill()
+        go.touch()
         wait_for("the end of the step", ended.exists)
         server.start()
         view = server.run_until(run_id)

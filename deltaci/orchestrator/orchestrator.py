@@ -14,6 +14,7 @@ from actors import ActorError, ActorSystem, Backoff, Intensity
 from actors import Observer as ActorObserver
 from deltaci.domain import run as runs
 from deltaci.domain.clock import Clock, Entropy
+from deltaci.domain.effects import Effect
 from deltaci.domain.errors import DeltaError, NotFound
 from deltaci.domain.events import Cause, Trigger
 from deltaci.domain.machine import Refusal
@@ -193,7 +194,7 @@ async def running(
                 background.start_soon(work)
 
         patience, board = Patience(ports), Board()
-        under_way: set[str] = set()
+        under_way: dict[str, type[Effect]] = {}
         outbox = lambda: OutboxActor(  # noqa: E731 - a factory, called again after each crash
             ports, patience, planner=planner, analyzer=analyzer, reporter=reporter, spawn=spawn, under_way=under_way
         )

@@ -5,7 +5,7 @@ under way once at a time; each kind has its own number of places, so that slow p
 """
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import anyio
 from loguru import logger
@@ -25,7 +25,6 @@ from deltaci.orchestrator.ports import Analyzer, Planner, Ports, Reporter
 from deltaci.orchestrator.stored import Keeper, Patience
 from deltaci.store.port import Owe, Owed, Postpone, Settle
 
-PAGE: Final = 200
 Spawn: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
 
 
@@ -41,7 +40,7 @@ class OutboxActor(Keeper[None]):
         analyzer: Analyzer,
         reporter: Reporter,
         spawn: Spawn,
-        under_way: set[str],
+        under_way: dict[str, type[Effect]],
     ) -> None:
         """`spawn` runs a delivery beside the mailbox; `under_way` outlives a crash of this actor, as deliveries do."""
         super().__init__(ports, patience)
@@ -52,10 +51,10 @@ class OutboxActor(Keeper[None]):
         self.under_way = under_way
         self.unsettled: dict[str, int] = {}
         policy = ports.policy
-        self.places: Mapping[type[Effect], anyio.CapacityLimiter] = {
-            PlanRun: anyio.CapacityLimiter(policy.plans_at_once),
-            AnalyzeAttempt: anyio.CapacityLimiter(policy.analyses_at_once),
-            ReportRun: anyio.CapacityLimiter(policy.reports_at_once),
+        self.places: Mapping[type[Effect], int] = {
+            PlanRun: policy.plans_at_once,
+            AnalyzeAttempt: policy.analyses_at_once,
+            ReportRun: policy.reports_at_once,
         }
 
     async def load(self) -> None:
@@ -74,17 +73,23 @@ class OutboxActor(Keeper[None]):
         return "wake" if isinstance(message, Wake) else None
 
     async def act(self, _message: Wake) -> None:
-        """Start what is due and not under way."""
-        for owed in await self.ports.store.owed(self.ports.clock.now_ms(), PAGE + len(self.under_way)):
-            if owed.effect.key not in self.under_way:
-                self.under_way.add(owed.effect.key)
-                self._start(owed)
+        """Start what is due and not under way, as far as there are places for its kind; the rest stays in the store."""
+        now_ms = self.ports.clock.now_ms()
+        for kind, places in self.places.items():
+            busy = sum(under_way is kind for under_way in self.under_way.values())
+            if busy == places:
+                continue
+            # What is under way is still owed: at most `busy` of these are it.
+            for owed in await self.ports.store.owed(kind, now_ms, places):
+                if owed.effect.key not in self.under_way and busy < places:
+                    busy += 1
+                    self.under_way[owed.effect.key] = kind
+                    self._start(owed)
 
     def _start(self, owed: Owed) -> None:
         async def work() -> None:
             try:
-                async with self.places[type(owed.effect)]:
-                    is_noted = await self._deliver(owed)
+                is_noted = await self._deliver(owed)
                 if not is_noted:
                     # The row stands as it was, still due: without a pause it would be delivered again in a hurry.
                     tries = self.unsettled[owed.effect.key] = self.unsettled.get(owed.effect.key, 0) + 1
@@ -92,7 +97,7 @@ class OutboxActor(Keeper[None]):
                 else:
                     self.unsettled.pop(owed.effect.key, None)
             finally:
-                self.under_way.discard(owed.effect.key)
+                self.under_way.pop(owed.effect.key, None)
             self.ports.tell(paths.OUTBOX, Wake())
 
         self.spawn(work)

@@ -85,7 +85,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     plan_tries_max: int = 3
     fetch_tries_max: int = 9
     plan_within_ms: int = 300_000
-    plans_at_once: int = 2
+    plans_at_once: int = 4
     analyses_at_once: int = 2
     reports_at_once: int = 8
     runner_silent_after_ms: int = 90_000

@@ -338,10 +338,11 @@ class MemoryStore:
         await self._beat()
         return self._replies.get(key)
 
-    async def owed(self, now_ms: int, limit: int) -> tuple[Owed, ...]:
-        """Effects due at or before `now_ms` that are not refused, the earliest due first."""
+    async def owed(self, kind: type[Effect], now_ms: int, limit: int) -> tuple[Owed, ...]:
+        """Effects of `kind` due at or before `now_ms` that are not refused, the earliest due first."""
         await self._beat()
-        due = [owed for owed in self._outbox.values() if not owed.is_refused and owed.due_at_ms <= now_ms]
+        open_ones = [owed for owed in self._outbox.values() if isinstance(owed.effect, kind) and not owed.is_refused]
+        due = [owed for owed in open_ones if owed.due_at_ms <= now_ms]
         return tuple(sorted(due, key=lambda owed: (owed.due_at_ms, owed.generation))[:limit])
 
     async def next_owed_at_ms(self) -> int | None:

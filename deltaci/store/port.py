@@ -348,8 +348,8 @@ class Store(Protocol):
     async def reply(self, key: str) -> Reply | None: ...
 
     # outbox
-    async def owed(self, now_ms: int, limit: int) -> tuple[Owed, ...]:
-        """Effects due at or before `now_ms` that are not refused, the earliest due first."""
+    async def owed(self, kind: type[Effect], now_ms: int, limit: int) -> tuple[Owed, ...]:
+        """Effects of `kind` due at or before `now_ms` that are not refused, the earliest due first."""
         ...
 
     async def next_owed_at_ms(self) -> int | None:

@@ -106,7 +106,9 @@ def _prepare(prepared: Prepared, write: Write) -> None:  # noqa: C901 - one case
             _job_drafts(prepared, write, write.expected_revision + 1)
             prepared.size += len(snapshot)
         case Owe():
-            prepared.statements.append((OWE, (write.effect.key, codec.encode(write.effect), write.due_at_ms)))
+            effect = write.effect
+            values = (effect.key, type(effect).__name__, codec.encode(effect), write.due_at_ms)
+            prepared.statements.append((OWE, values))
         case Settle():
             prepared.statements.append((SETTLE, (write.generation, write.key)))
         case Postpone():

@@ -159,8 +159,8 @@ def reply(connection: sqlite3.Connection, key: str) -> Reply | None:
     return Reply(key=row[0], request_sha256=row[1], http_status=row[2], body=row[3], at_ms=row[4])
 
 
-def owed(connection: sqlite3.Connection, now_ms: int, limit: int) -> tuple[Owed, ...]:
-    """Debts that are due and not refused."""
+def owed(connection: sqlite3.Connection, kind: str, now_ms: int, limit: int) -> tuple[Owed, ...]:
+    """Debts of one kind that are due and not refused."""
     return tuple(
         Owed(
             effect=codec.decode(codec.EFFECT, effect, key),
@@ -171,7 +171,7 @@ def owed(connection: sqlite3.Connection, now_ms: int, limit: int) -> tuple[Owed,
             is_refused=bool(is_refused),
         )
         for key, effect, generation, due_at_ms, tries, error, is_refused in connection.execute(
-            query("owed"), (now_ms, limit)
+            query("owed"), (kind, now_ms, limit)
         )
     )
 

@@ -17,6 +17,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
 import anyio
 import anyio.lowlevel
 
+from deltaci.domain.effects import Effect
 from deltaci.domain.errors import StoreError, StoreUnavailable
 from deltaci.domain.events import RunKey
 from deltaci.domain.job import Job
@@ -237,9 +238,9 @@ class SqliteStore:
         """The answer given to an idempotent request."""
         return await self._read(reads.reply, key)
 
-    async def owed(self, now_ms: int, limit: int) -> tuple[Owed, ...]:
-        """Effects due at or before `now_ms` that are not refused, the earliest due first."""
-        return await self._read(reads.owed, now_ms, limit)
+    async def owed(self, kind: type[Effect], now_ms: int, limit: int) -> tuple[Owed, ...]:
+        """Effects of `kind` due at or before `now_ms` that are not refused, the earliest due first."""
+        return await self._read(reads.owed, kind.__name__, now_ms, limit)
 
     async def next_owed_at_ms(self) -> int | None:
         """When the next effect that is not refused becomes due."""

@@ -88,13 +88,14 @@ CREATE INDEX journal_by_run ON journal (run_id) WHERE run_id <> '';
 CREATE TABLE outbox (
     generation INTEGER PRIMARY KEY AUTOINCREMENT,
     key TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL,
     effect BLOB NOT NULL,
     due_at_ms INTEGER NOT NULL,
     tries INTEGER NOT NULL DEFAULT 0,
     error TEXT NOT NULL DEFAULT '',
     is_refused INTEGER NOT NULL DEFAULT 0
 );
-CREATE INDEX outbox_due ON outbox (due_at_ms) WHERE is_refused = 0;
+CREATE INDEX outbox_due ON outbox (kind, due_at_ms) WHERE is_refused = 0;
 
 -- Kept for ever: a forge may repeat a delivery after days, under the same id.
 CREATE TABLE delivery (

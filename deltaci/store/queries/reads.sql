@@ -121,9 +121,9 @@ WHERE repo_id = ? AND body_sha256 = ? AND run_id IS NOT NULL ORDER BY id LIMIT 1
 SELECT key, request_sha256, http_status, body, at_ms FROM reply WHERE key = ?;
 
 -- name: owed
--- Debts that are due and not refused, the earliest first.
+-- Debts of one kind that are due and not refused, the earliest first.
 SELECT key, effect, generation, due_at_ms, tries, error, is_refused FROM outbox
-WHERE is_refused = 0 AND due_at_ms <= ? ORDER BY due_at_ms, generation LIMIT ?;
+WHERE is_refused = 0 AND kind = ? AND due_at_ms <= ? ORDER BY due_at_ms, generation LIMIT ?;
 
 -- name: next_owed_at_ms
 -- When the next debt becomes due.

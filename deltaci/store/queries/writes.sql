@@ -42,7 +42,7 @@ SELECT id, hash FROM journal ORDER BY id DESC LIMIT 1;
 
 -- name: owe
 -- A debt, replacing one under the same key: a new generation, due anew, no failed tries.
-REPLACE INTO outbox (key, effect, due_at_ms) VALUES (?, ?, ?);
+REPLACE INTO outbox (key, kind, effect, due_at_ms) VALUES (?, ?, ?, ?);
 
 -- name: settle
 -- Take out a debt unless it was owed anew.

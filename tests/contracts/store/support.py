@@ -7,7 +7,7 @@ import anyio.lowlevel
 import msgspec
 
 from deltaci.domain import job as jobs
-from deltaci.domain.effects import ReportRun
+from deltaci.domain.effects import PlanRun, ReportRun
 from deltaci.domain.errors import StoreError
 from deltaci.domain.events import SYSTEM, LeaseRenewed
 from deltaci.domain.job import Job
@@ -54,7 +54,7 @@ async def state_of(store: Store) -> object:
         await store.counts(),
         await store.list_runs(),
         await store.queued_jobs(),
-        await store.owed(NOW_MS * 2, 100),
+        await store.owed(PlanRun, NOW_MS * 2, 100),
         [entry async for entry in store.journal()],
         await store.repos(),
         await store.runners(),

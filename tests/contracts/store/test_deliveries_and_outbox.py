@@ -2,7 +2,7 @@
 
 import pytest
 
-from deltaci.domain.effects import AnalyzeAttempt, Effect, PlanRun
+from deltaci.domain.effects import AnalyzeAttempt, Effect, PlanRun, ReportRun
 from deltaci.domain.errors import DuplicateKey
 from deltaci.store.port import (
     Owe,
@@ -80,7 +80,7 @@ async def test_a_request_keeps_its_first_answer(store: Store) -> None:
 async def test_a_debt_owed_again_is_one_debt_of_a_new_generation(store: Store) -> None:
     """Due at once and with a clean slate, whatever its delivery had come to."""
     await store.commit([Owe(effect=REPORT, due_at_ms=10)])
-    first = (await store.owed(10, 10))[0]
+    first = (await store.owed(ReportRun, 10, 10))[0]
     refusal = Postpone(
         key=REPORT.key, generation=first.generation, due_at_ms=99, error="no such repository", is_refused=True
     )
@@ -88,7 +88,7 @@ async def test_a_debt_owed_again_is_one_debt_of_a_new_generation(store: Store) -
 
     await store.commit([Owe(effect=REPORT, due_at_ms=20)])
 
-    (second,) = await store.owed(20, 10)
+    (second,) = await store.owed(ReportRun, 20, 10)
     assert (
         second.effect,
         second.due_at_ms,
@@ -102,17 +102,17 @@ async def test_a_debt_owed_again_is_one_debt_of_a_new_generation(store: Store) -
 async def test_a_late_settlement_does_not_take_out_what_was_owed_anew(store: Store) -> None:
     """Neither while the older debt stands nor after it was settled by another."""
     await store.commit([Owe(effect=REPORT, due_at_ms=0)])
-    first = (await store.owed(0, 10))[0]
+    first = (await store.owed(ReportRun, 0, 10))[0]
     settle = Settle(key=REPORT.key, generation=first.generation)
 
     await store.commit([Owe(effect=REPORT, due_at_ms=0)])
     await store.commit([settle])
-    second = (await store.owed(0, 10))[0]
+    second = (await store.owed(ReportRun, 0, 10))[0]
     await store.commit([Settle(key=REPORT.key, generation=second.generation)])
-    settled = await store.owed(0, 10)
+    settled = await store.owed(ReportRun, 0, 10)
     await store.commit([Owe(effect=REPORT, due_at_ms=0)])
     await store.commit([settle])
-    third = await store.owed(0, 10)
+    third = await store.owed(ReportRun, 0, 10)
 
     assert settled == ()
     assert [owed.effect for owed in third] == [REPORT]
@@ -121,35 +121,41 @@ async def test_a_late_settlement_does_not_take_out_what_was_owed_anew(store: Sto
 async def test_a_failed_delivery_waits_and_is_counted(store: Store) -> None:
     """Its error is there to be seen; a late report about an older generation changes nothing."""
     await store.commit([Owe(effect=REPORT, due_at_ms=0)])
-    generation = (await store.owed(0, 10))[0].generation
+    generation = (await store.owed(ReportRun, 0, 10))[0].generation
     postpone = Postpone(key=REPORT.key, generation=generation, due_at_ms=50, error="timeout")
 
     await store.commit([postpone])
     await store.commit([postpone])
     await store.commit([Postpone(key=REPORT.key, generation=generation + 1, due_at_ms=7, error="other")])
 
-    (owed,) = await store.owed(50, 10)
-    assert await store.owed(49, 10) == ()
+    (owed,) = await store.owed(ReportRun, 50, 10)
+    assert await store.owed(ReportRun, 49, 10) == ()
     assert (owed.tries, owed.due_at_ms, owed.error, await store.next_owed_at_ms()) == (2, 50, "timeout", 50)
 
 
 async def test_a_refused_debt_stays_and_is_not_tried(store: Store) -> None:
     """It is counted for people to see, and nothing waits for it."""
     await store.commit([Owe(effect=REPORT, due_at_ms=0)])
-    generation = (await store.owed(0, 10))[0].generation
+    generation = (await store.owed(ReportRun, 0, 10))[0].generation
 
     await store.commit([Postpone(key=REPORT.key, generation=generation, due_at_ms=0, error="gone", is_refused=True)])
 
-    assert (await store.owed(NOW_MS, 10), await store.next_owed_at_ms()) == ((), None)
+    assert (await store.owed(ReportRun, NOW_MS, 10), await store.next_owed_at_ms()) == ((), None)
     assert (await store.counts())["outbox"] == {"owed": 0, "refused": 1}
 
 
-async def test_debts_come_by_due_time_within_the_limit(store: Store) -> None:
-    """Every kind of effect is read back as what it was."""
-    effects: tuple[Effect, ...] = (PlanRun(a_run_id()), AnalyzeAttempt(a_job().id, 1), REPORT)
-    await store.commit([Owe(effect=effect, due_at_ms=30 - index) for index, effect in enumerate(effects)])
+async def test_debts_come_by_kind_and_due_time_within_the_limit(store: Store) -> None:
+    """Plans that pile up hide no report; every kind of effect is read back as what it was."""
+    runs = [ReportRun(a_run_id(number)) for number in range(3)]
+    others: tuple[Effect, ...] = (PlanRun(a_run_id()), AnalyzeAttempt(a_job().id, 1))
+    debts: list[Effect] = [*others, *runs]
+    await store.commit([Owe(effect=effect, due_at_ms=30 - index) for index, effect in enumerate(debts)])
 
-    found = await store.owed(30, 2)
+    found = [await store.owed(kind, 30, 2) for kind in (PlanRun, AnalyzeAttempt, ReportRun)]
 
-    assert [REPORT, AnalyzeAttempt(a_job().id, 1)] == [owed.effect for owed in found]
-    assert await store.next_owed_at_ms() == 28
+    assert [[owed.effect for owed in owed_of_kind] for owed_of_kind in found] == [
+        [others[0]],
+        [others[1]],
+        [runs[2], runs[1]],
+    ]
+    assert await store.next_owed_at_ms() == 26

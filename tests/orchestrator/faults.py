@@ -14,6 +14,7 @@ from deltaci.domain.events import decode_event
 from deltaci.domain.run import Run
 from deltaci.domain.states import LeaseState
 from deltaci.store.port import Runner, Store, Write
+from deltaci.store.verify import verify
 from protocol import messages as wire
 from tests.orchestrator.support import Stage
 
@@ -102,9 +103,9 @@ async def work_until_over(
             assert run is not None
             if run.state.is_final:
                 return run
-            leases = await insistently(lambda: stage.lease(runner, wait_ms=25))
+            leases = await insistently(lambda: stage.lease(runner, wait_ms=10))
             if not leases:
-                stage.clock.advance(5_000)
+                stage.clock.advance(15_000)
             for lease in leases:
                 if isinstance(await insistently(lambda: stage.say(runner, wire.AckLease, lease)), wire.LeaseAcked):  # noqa: B023
                     exit_code = (exit_codes or {}).get(lease.job.name, 0)
@@ -113,6 +114,8 @@ async def work_until_over(
 
 async def assert_sound(store: Any) -> None:
     """What must hold of everything stored, whatever happened: dense events that fold to the state, leases that end."""
+    report = await verify(store)
+    assert report.violations == ()
     events: dict[str, list[Any]] = defaultdict(list)
     async for entry in store.journal():
         if entry.sequence is not None:

@@ -32,6 +32,7 @@ class Telemetry:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._children: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
         self.store: Store | None = None
         self.hub: RunnerHub | None = None
         self.system: ActorSystem | None = None
@@ -68,28 +69,35 @@ class Telemetry:
     def committed(self, events: Sequence[RunEvent | JobEvent]) -> None:
         """Count each event once."""
         for event in events:
-            self.events.labels(type_name(event)).inc()
+            self._count(self.events, type_name(event))
             match event:
                 case RunCreated():
-                    self.runs_created.labels(event.key.trigger_type).inc()
+                    self._count(self.runs_created, event.key.trigger_type)
                 case RunEnded():
-                    self.runs_ended.labels(event.state, event.reason).inc()
+                    self._count(self.runs_ended, event.state, event.reason)
                 case JobCreated():
-                    self.jobs_created.labels(event.state).inc()
+                    self._count(self.jobs_created, event.state)
                 case JobEnded():
-                    self.jobs_ended.labels(event.state, event.reason).inc()
+                    self._count(self.jobs_ended, event.state, event.reason)
                 case AttemptLeased():
                     self.leases_granted.inc()
                 case AttemptEnded() if event.lease_state is not None:
-                    self.leases_ended.labels(event.lease_state).inc()
+                    self._count(self.leases_ended, event.lease_state)
                 case AttemptQueued():
                     self.retries.inc()
                 case _:
                     pass
 
+    def _count(self, counter: Counter, *labels: str) -> None:
+        # Looking a child up in the library takes a lock and three times as long; there are a few dozen of them.
+        child = self._children.get((counter, labels))
+        if child is None:
+            child = self._children[counter, labels] = counter.labels(*labels)
+        child.inc()
+
     def refused(self, command: str, why: str) -> None:
         """Count a refusal."""
-        self.refusals.labels(command, why).inc()
+        self._count(self.refusals, command, why)
 
     def waited(self, wait_ms: int) -> None:
         """Observe how long an attempt was queued before it was leased."""

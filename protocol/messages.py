@@ -24,8 +24,8 @@ EndReason: TypeAlias = Literal[
 ]
 
 
-class _Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag=True):
-    """Base of all messages: immutable, tagged by class name in the field `type`."""
+class _Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag=True, gc=False):
+    """Base of all messages: immutable, tagged by class name in the field `type`; no cycles, so nothing to collect."""
 
 
 class _Fenced(_Message, frozen=True, kw_only=True):
@@ -247,14 +247,14 @@ ServerMessage: TypeAlias = (
 )
 
 
-class Request(msgspec.Struct, frozen=True, array_like=True):
+class Request(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One WebSocket frame from the runner; `id` counts from 1 and comes back with the answer."""
 
     id: int
     body: RunnerMessage
 
 
-class Answer(msgspec.Struct, frozen=True, array_like=True):
+class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One WebSocket frame to the runner; id 0 marks what was pushed without a request."""
 
     id: int

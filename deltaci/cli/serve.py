@@ -1,5 +1,6 @@
 """`deltaci serve`: the server process."""
 
+import gc
 import os
 import signal
 import sys
@@ -83,6 +84,7 @@ async def _serve(data: Path, settings: Settings) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_watch_signals, stopping)
             async with wiring.opened(data, settings, base_url=url) as house:
+                _settle_memory()
                 listening.listen(1024)
                 sys.stdout.write(f"Delta CI is ready at {url}\n")
                 sys.stdout.flush()
@@ -90,6 +92,16 @@ async def _serve(data: Path, settings: Settings) -> None:
                     create_app(house), house, listening, stopping.wait, graceful_s=settings.shutdown_within_s
                 )
             tasks.cancel_scope.cancel()
+
+
+def _settle_memory() -> None:
+    """Keep the collector from walking over everything that stays: what is loaded now, and every live job.
+
+    With the defaults it took a tenth of the processor under load, in full collections of 60 ms with 10,000 live jobs.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1_000)
 
 
 async def _watch_signals(stopping: anyio.Event) -> None:

@@ -36,7 +36,7 @@ END_MOVES: Final[Mapping[AttemptState, str]] = {
 }
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """An attempt as stored."""
 
     number: int

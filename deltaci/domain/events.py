@@ -11,7 +11,7 @@ import msgspec
 from deltaci.domain.states import AttemptState, EndReason, JobState, LeaseState, RunState
 
 
-class Cause(msgspec.Struct, frozen=True, omit_defaults=True):
+class Cause(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Who brought it about, and what they used: a delivery, a user's token, a runner, a timer, the system itself."""
 
     kind: Literal["webhook", "user", "runner", "timer", "system"]
@@ -23,7 +23,7 @@ SYSTEM: Final = Cause("system", "orchestrator")
 TIMER: Final = Cause("timer", "deadline")
 
 
-class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag=True):
+class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag=True, gc=False):
     at_ms: int
 
 

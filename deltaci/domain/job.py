@@ -71,7 +71,7 @@ class CancelIntent(msgspec.Struct, frozen=True):
     by_ms: int
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A job as stored. `revision` is the number of its events."""
 
     id: str
@@ -100,7 +100,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 # ---- commands ----------------------------------------------------------------------------------------------------
 
 
-class _Command(msgspec.Struct, frozen=True, kw_only=True):
+class _Command(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     pass
 
 

@@ -32,7 +32,7 @@ END_MOVES: Final[Mapping[LeaseState, str]] = {
 }
 
 
-class Lease(msgspec.Struct, frozen=True, kw_only=True):
+class Lease(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A lease as stored. `expires_at_ms` is the acknowledgement deadline while GRANTED, the TTL's end while ACTIVE.
 
     `ack_within_ms` is the length of the acknowledgement window, which starts anew with a restart.

@@ -47,7 +47,7 @@ class Refusal(msgspec.Struct, frozen=True):
         )
 
 
-class Step(msgspec.Struct, Generic[S], frozen=True):
+class Step(msgspec.Struct, Generic[S], frozen=True, gc=False):
     """The next state, the events that lead to it and the effects owed. No events: accepted before, nothing to store."""
 
     state: S

@@ -6,7 +6,7 @@ Rule 2: a run never stores what its jobs did; it reads their states and moves wh
 Rule 3: a run ends when all its jobs have, and its result is recomputable from theirs.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias, assert_never
 
 import msgspec
@@ -231,14 +231,14 @@ def is_satisfied(job: JobRef, seen: JobSeen) -> bool:
 
 
 def unblocked(
-    run: Run, jobs: JobsSeen, candidates: Iterable[JobRef] | None = None
+    run: Run, jobs: JobsSeen, candidates: Sequence[JobRef] | None = None
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """The blocked jobs that may start now, and those that never will, each with the name of the need that failed.
 
     None of either once a cancel was requested: it ends them all, and nothing may be leased after it.
     `candidates` restricts the look to these jobs of the run; by default all are looked at.
     """
-    if run.cancel is not None:
+    if run.cancel is not None or not (candidates is None or candidates):
         return (), {}
     by_id = {job.id: job for job in run.jobs}
     release: list[str] = []

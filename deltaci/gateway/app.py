@@ -7,6 +7,7 @@ from quart import Quart, Request, Response, request
 from deltaci.gateway import admin, answers, api, runner, webhooks
 from deltaci.gateway.body import PacedBody, PacedConnection
 from deltaci.gateway.house import House
+from deltaci.gateway.sockets import ChannelConnection, ChannelSocket
 
 WEBHOOKS = "/api/v1/webhooks/"
 ARTIFACTS = "/api/v1/runner/artifacts/"
@@ -17,6 +18,8 @@ def create_app(house: House) -> Quart:
     app = Quart("deltaci.gateway", static_folder=None)
     app.request_class = _request_class(house)
     app.asgi_http_class = PacedConnection
+    app.asgi_websocket_class = ChannelConnection
+    app.websocket_class = ChannelSocket
     app.config["BODY_TIMEOUT"] = house.limits.body_timeout_s
     app.extensions["house"] = house
     for blueprint in (webhooks.bp, api.bp, runner.bp, admin.bp):

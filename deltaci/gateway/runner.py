@@ -131,14 +131,20 @@ async def put_artifact(job_id: str, attempt: int, name: str) -> Response:
 
 
 class Channel:
-    """One open socket: answers in any order, pushes in between, a bounded number of requests under way."""
+    """One open socket: answers in any order, pushes in between, a bounded number of requests under way.
+
+    It is served by as many readers as there are requests under way and one more, which reads the next frame: a task for
+    each frame would cost more than answering it.
+    """
 
     def __init__(self, socket: Any, house: House, tasks: anyio.abc.TaskGroup) -> None:
         self._socket = socket
         self._house = house
         self._tasks = tasks
-        self._places = anyio.Semaphore(house.limits.frames_under_way_max)
+        self._readers = 0
+        self._idle_readers = 0
         self.runner: Runner | None = None
+        self.broken: MalformedMessage | None = None
 
     def push(self, message: wire.ServerMessage) -> bool:
         """Send without waiting."""
@@ -162,12 +168,25 @@ class Channel:
         await self._send(wire.Answer(frame.id, registered))
         return True
 
-    async def serve(self) -> None:
-        """Read frames until the socket closes or breaks the protocol."""
+    def serve(self) -> None:
+        """Read frames, in tasks of the group, until it is canceled; a peer that breaks the protocol cancels it."""
+        self._readers += 1
+        self._tasks.start_soon(self._read)
+
+    async def _read(self) -> None:
         while True:
-            frame = await self._receive()
-            await self._places.acquire()
-            self._tasks.start_soon(self._answer, frame)
+            self._idle_readers += 1
+            try:
+                frame = await self._receive()
+            except MalformedMessage as error:
+                self.broken = error
+                self._tasks.cancel_scope.cancel()
+                return
+            finally:
+                self._idle_readers -= 1
+            if not self._idle_readers and self._readers < self._house.limits.frames_under_way_max:
+                self.serve()
+            await self._answer(frame)
 
     async def _receive(self) -> wire.Request:
         data = await self._socket.receive()
@@ -187,8 +206,6 @@ class Channel:
         except Exception:  # noqa: BLE001 - one request's bug must not close the channel of all the runner's jobs
             logger.exception("a frame crashed: {}", type(frame.body).__name__)
             body = wire.Failure(code="internal", message="a bug of ours; it is in the server's log", http_status=500)
-        finally:
-            self._places.release()
         await self._send(wire.Answer(frame.id, body))
 
     async def _send(self, answer: wire.Answer) -> None:
@@ -221,9 +238,9 @@ async def channel() -> None:
     house = _house()
     token = await authenticate(websocket, house.store, "runner")
     socket = websocket._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 - the proxy costs a look-up a frame
+    hub = house.orchestrator.hub
     async with anyio.create_task_group() as tasks:
         here = Channel(socket, house, tasks)
-        hub = house.orchestrator.hub
         push = here.push  # once: every look at a method makes another object, and the hub compares by identity
         try:
             if not await here.start(token.id):
@@ -231,17 +248,15 @@ async def channel() -> None:
                 return
             assert here.runner is not None
             hub.attach(here.runner.id, push)
-            tasks.start_soon(_close_when_draining, house, socket)
-            await here.serve()
+            here.serve()
+            await house.draining.wait()
+            await socket.close(SERVICE_RESTART, "the server is restarting; come back")
         except MalformedMessage as error:
-            logger.warning("channel closed: {}", error)
-            await socket.close(POLICY_VIOLATION, "that is no frame of the runner protocol")
+            here.broken = error
         finally:
             if here.runner is not None:
                 hub.detach(here.runner.id, push)
             tasks.cancel_scope.cancel()
-
-
-async def _close_when_draining(house: House, socket: Any) -> None:
-    await house.draining.wait()
-    await socket.close(SERVICE_RESTART, "the server is restarting; come back")
+    if here.broken is not None:
+        logger.warning("channel closed: {}", here.broken)
+        await socket.close(POLICY_VIOLATION, "that is no frame of the runner protocol")

@@ -19,8 +19,9 @@ from deltaci.store.port import QueuedJob
 
 # How long a runner that does not want to wait waits all the same for dispatch to look at its wish
 LOOK_WITHIN_S: Final = 1.0
-# With traffic the copy and the store differ at most looks, by what is on its way: only a difference that lasts counts.
-DIFFERENT_LOOKS_MAX: Final = 6
+# Listing 100,000 queued jobs takes half a second of the loop in slices: with a queue this long, not at every look
+LONG_QUEUE: Final = 5_000
+LONG_QUEUE_LOOKS: Final = 6
 
 
 class Board:
@@ -66,14 +67,14 @@ class Offer:
 
 
 class DispatchActor(Keeper[JobQueue]):
-    """Owns the queue in memory; rebuilt from the store at a start, after a crash, and when the two differ."""
+    """Owns the queue in memory; built from the store at a start and after a crash, mended when the two differ."""
 
     def __init__(self, ports: Ports, patience: Patience, board: Board) -> None:
         super().__init__(ports, patience)
         self.board = board
         self.offers: deque[Offer] = deque()
-        self.difference = (0, 0)
-        self.different_looks = 0
+        self.suspects: set[str] = set()
+        self.looks = 0
 
     async def load(self) -> JobQueue:
         """All queued and held jobs."""
@@ -150,14 +151,31 @@ class DispatchActor(Keeper[JobQueue]):
         self.offers.extendleft(reversed(unserved))
 
     async def _compare(self) -> None:
-        """A notification may have got lost: if the store keeps counting differently, start from its rows."""
-        counts = (await self.ports.store.counts())["job"]
-        held = counts.get(JobState.RUNNING, 0) + counts.get(JobState.CANCEL_REQUESTED, 0)
-        difference = (counts.get(JobState.QUEUED, 0) - len(self.state), held - self.state.held_count)
-        is_same, self.difference = difference == self.difference, difference
-        self.different_looks = self.different_looks + 1 if difference != (0, 0) else 0
-        if (is_same and self.different_looks > 1) or self.different_looks >= DIFFERENT_LOOKS_MAX:
-            logger.warning("the store has {} more jobs queued and {} more held than dispatch", *difference)
+        """A notification may have got lost: mend what differs from the store at two looks running.
+
+        With traffic the two differ at most looks, by what is on its way; a job that is out of place twice is not.
+        """
+        store, queue = self.ports.store, self.state
+        counts = (await store.counts())["job"]
+        held_count = counts.get(JobState.RUNNING, 0) + counts.get(JobState.CANCEL_REQUESTED, 0)
+        if counts.get(JobState.QUEUED, 0) == len(queue) and held_count == queue.held_count:
+            self.suspects = set()
+            return
+        self.looks += 1
+        if len(queue) > LONG_QUEUE and self.looks % LONG_QUEUE_LOOKS:
+            return
+        queued = {job.job_id: job for job in await store.queued_jobs()}
+        held = dict(await store.held_jobs())
+        in_queue, in_hold = set(queue.job_ids()), set(queue.held_ids())
+        wrong = (queued.keys() ^ in_queue) | (held.keys() ^ in_hold)
+        proven, self.suspects = wrong & self.suspects, wrong
+        for job_id in sorted(proven):
             self.ports.observer.missed("dispatch")
-            self.state = await self.load()
-            self.different_looks = 0
+            if job_id in queued:
+                self._put(queue, queued[job_id], self.ports.clock.now_ms())
+            elif job_id in held:
+                queue.hold(job_id, held[job_id])
+            else:
+                queue.drop(job_id)
+        if proven:
+            logger.warning("dispatch had {} jobs out of place, such as {}", len(proven), min(proven))

@@ -244,7 +244,7 @@ class JobActor(Stored[Owned | None]):
     def _log_move(self, job: Job) -> None:
         attempt = len(job.attempts)
         bound = logger.bind(run=job.run_id, job=job.id, attempt=attempt)
-        if job.state.is_final:
+        if job.state.is_final and job.state not in (JobState.SUCCEEDED, JobState.SKIPPED):
             bound.info("job {} is {} ({})", job.name, job.state, job.end_reason)
         else:
             bound.debug("job {} is {}", job.name, job.state)

@@ -14,11 +14,11 @@ from deltaci.store.port import QueuedJob, Reply
 T = TypeVar("T")
 
 
-class _Message(msgspec.Struct, frozen=True, kw_only=True):
+class _Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     pass
 
 
-class Accepted(msgspec.Struct, Generic[T], frozen=True):
+class Accepted(msgspec.Struct, Generic[T], frozen=True, gc=False):
     """The command stands in the store, now or since an earlier time; `state` is the committed one."""
 
     state: T

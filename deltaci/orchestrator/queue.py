@@ -122,6 +122,10 @@ class JobQueue:
         """Ids of all queued jobs."""
         return self._jobs.keys()
 
+    def held_ids(self) -> Iterable[str]:
+        """Ids of all held jobs."""
+        return self._held.keys()
+
     # ---- inside --------------------------------------------------------------------------------------------------
 
     def _forget(self, job_id: str) -> None:

@@ -22,7 +22,7 @@ from deltaci.domain.states import RunState
 # ---- writes ------------------------------------------------------------------------------------------------------
 
 
-class _Write(msgspec.Struct, frozen=True, kw_only=True):
+class _Write(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     pass
 
 

@@ -149,7 +149,7 @@ def test_a_token_of_a_known_shape_is_masked(kind: str, around: str) -> None:
         ("?token=abcdef&page=2", "?token=***&page=2"),
         ("mysql --password hunter2 -h db", "mysql --password *** -h db"),
         ("machine h login me password hunter2", "machine h login me password ***"),
-        ("//registry.npmjs.org/:_authToken=abcdef", "//registry.npmjs.org/:_authToken=***"),
+        ("//registry.example.org/:_authToken=abcdef", "//registry.example.org/:_authToken=***"),
         ("AccountKey=abc/def==;Suffix=x", "AccountKey=***;Suffix=x"),
         ("https://hooks.slack.com/services/T0/B0/abcdef", "https://hooks.slack.com/services/***"),
     ],

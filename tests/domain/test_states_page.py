@@ -1,4 +1,4 @@
-"""The page of states is made from the tables: it cannot say anything else than what they say."""
+"""The pages made from the code cannot say anything else than what it says."""
 
 from pathlib import Path
 
@@ -16,8 +16,9 @@ def test_a_page_that_is_missing_or_differs_is_out_of_date(tmp_path: Path) -> Non
     """`--check` must be able to fail."""
     missing = generate.out_of_date(tmp_path)
     (tmp_path / "states.md").write_text(generate.states_page() + "by hand\n", encoding="utf-8")
+    (tmp_path / "settings.md").write_text(generate.settings_page(), encoding="utf-8")
 
-    assert missing == ["states.md"]
+    assert missing == list(generate.PAGES)
     assert generate.out_of_date(tmp_path) == ["states.md"]
 
 

@@ -7,6 +7,8 @@ from deltaci.domain.events import Cause
 from deltaci.domain.job import Job
 from deltaci.domain.machine import Step
 from deltaci.domain.run import Run
+from deltaci.orchestrator import paths
+from deltaci.orchestrator.messages import Wake
 from deltaci.orchestrator.ports import Ports
 from deltaci.store.port import Owe, SaveJob, SaveRun, Write
 
@@ -21,6 +23,12 @@ def job_writes(step: Step[Job], expected_revision: int, cause: Cause, ports: Por
     """The job's snapshot, its events, and the effects it owes."""
     save = SaveJob(job=step.state, expected_revision=expected_revision, events=step.events, cause=cause)  # type: ignore[arg-type]  # a job's step holds job events
     return [save, *owed(step.effects, step.state.repo_id, ports)]
+
+
+def wake_outbox(writes: Iterable[Write], ports: Ports) -> None:
+    """Tell the relay which kinds of effects these writes owe; it looks for all of them from time to time anyway."""
+    for kind in {type(write.effect): None for write in writes if isinstance(write, Owe)}:
+        ports.tell(paths.OUTBOX, Wake(kind=kind))
 
 
 def owed(effects: Iterable[Effect], repo_id: str, ports: Ports) -> list[Write]:

@@ -19,7 +19,7 @@ from deltaci.domain.plan import PlannedJob
 from deltaci.domain.run import JobSeen
 from deltaci.domain.states import HELD, JobState
 from deltaci.orchestrator import paths
-from deltaci.orchestrator.beats import job_writes
+from deltaci.orchestrator.beats import job_writes, wake_outbox
 from deltaci.orchestrator.messages import (
     Accepted,
     Answer,
@@ -34,7 +34,6 @@ from deltaci.orchestrator.messages import (
     JobMoved,
     LogStored,
     Queued,
-    Wake,
 )
 from deltaci.orchestrator.ports import Ports
 from deltaci.orchestrator.stored import Stored
@@ -118,12 +117,12 @@ class JobActor(Stored[Owned | None]):
             # Before the commit: a holder that speaks must not lose its lease because our disk is full.
             self.heard_at_ms = self.ports.clock.now_ms()
         if decision.events:
-            await self.ports.store.commit(job_writes(decision, owned.job.revision, cause, self.ports))
+            writes = job_writes(decision, owned.job.revision, cause, self.ports)
+            await self.ports.store.commit(writes)
             self.state = Owned(decision.state, owned.planned)
             self._act(owned.job, decision.state)
             self.ports.observer.committed(decision.events)
-            if decision.effects:
-                self.ports.tell(paths.OUTBOX, Wake())
+            wake_outbox(writes, self.ports)
         return Accepted(decision.state)
 
     async def _grant(self, owned: Owned, message: Grant) -> Granted | Refusal:

@@ -4,6 +4,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 import msgspec
 
+from deltaci.domain.effects import Effect
 from deltaci.domain.events import Cause, Trigger
 from deltaci.domain.job import GrantLease, Job, JobCommand
 from deltaci.domain.machine import Refusal
@@ -32,7 +33,9 @@ class Due(_Message, frozen=True, kw_only=True):
 
 
 class Wake(_Message, frozen=True, kw_only=True):
-    """To a keeper: time has passed, or something was owed; see what is due."""
+    """To a keeper: time has passed, or something was owed; see what is due. `kind` narrows it to one kind of effect."""
+
+    kind: type[Effect] | None = None
 
 
 # ---- to a job ----------------------------------------------------------------------------------------------------

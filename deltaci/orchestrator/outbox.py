@@ -4,7 +4,7 @@ It may crash at any point: a row is taken out only after its delivery, and recei
 under way once at a time; each kind has its own number of places, so that slow plans do not hold up reports.
 """
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Mapping
 from typing import Any, TypeAlias
 
 import anyio
@@ -68,16 +68,16 @@ class OutboxActor(Keeper[None]):
         return f"{len(self.under_way)} under way"
 
     @staticmethod
-    def coalesce_key(message: Any) -> str | None:
-        """One waiting wake-up is enough."""
-        return "wake" if isinstance(message, Wake) else None
+    def coalesce_key(message: Any) -> Hashable | None:
+        """One waiting wake-up of a kind is enough."""
+        return ("wake", message.kind) if isinstance(message, Wake) else None
 
-    async def act(self, _message: Wake) -> None:
+    async def act(self, message: Wake) -> None:
         """Start what is due and not under way, as far as there are places for its kind; the rest stays in the store."""
         now_ms = self.ports.clock.now_ms()
         for kind, places in self.places.items():
             busy = sum(under_way is kind for under_way in self.under_way.values())
-            if busy == places:
+            if busy == places or message.kind not in (None, kind):
                 continue
             # What is under way is still owed: at most `busy` of these are it.
             for owed in await self.ports.store.owed(kind, now_ms, places):
@@ -98,7 +98,7 @@ class OutboxActor(Keeper[None]):
                     self.unsettled.pop(owed.effect.key, None)
             finally:
                 self.under_way.pop(owed.effect.key, None)
-            self.ports.tell(paths.OUTBOX, Wake())
+            self.ports.tell(paths.OUTBOX, Wake(kind=type(owed.effect)))
 
         self.spawn(work)
 

@@ -17,8 +17,8 @@ from deltaci.domain.repo import Latest, Repo, SameRun, admit, run_key
 from deltaci.domain.rerun import plan_again
 from deltaci.domain.states import EndReason
 from deltaci.orchestrator import paths
-from deltaci.orchestrator.beats import run_writes
-from deltaci.orchestrator.messages import Admit, Admitted, DoRun, Rerun, StartRun, Supersede, Wake
+from deltaci.orchestrator.beats import run_writes, wake_outbox
+from deltaci.orchestrator.messages import Admit, Admitted, DoRun, Rerun, StartRun, Supersede
 from deltaci.orchestrator.ports import Ports
 from deltaci.orchestrator.stored import Stored
 from deltaci.store.port import Delivery, Reply, SavePlan, SaveRun, Write
@@ -231,7 +231,7 @@ class RepoActor(Stored[Repo | None]):
         for write in writes:
             if isinstance(write, SaveRun):
                 self.ports.observer.committed(write.events)
-        self.ports.tell(paths.OUTBOX, Wake())
+        wake_outbox(writes, self.ports)
         if repo.is_superseding and trigger.stream:
             self.ports.tell(self.path, Supersede(stream=trigger.stream, newer_run_id=run_id))
 

@@ -19,9 +19,9 @@ from deltaci.domain.rerun import CARRIED_OVER_RULE
 from deltaci.domain.run import JobSeen, Run, RunCommand, step, unblocked
 from deltaci.domain.states import EndReason, JobState, RunState
 from deltaci.orchestrator import paths
-from deltaci.orchestrator.beats import run_writes
+from deltaci.orchestrator.beats import run_writes, wake_outbox
 from deltaci.orchestrator.job_actor import queued_job
-from deltaci.orchestrator.messages import Accepted, Answer, DoJob, DoRun, Due, JobMoved, Look, Queued, UsePlan, Wake
+from deltaci.orchestrator.messages import Accepted, Answer, DoJob, DoRun, Due, JobMoved, Look, Queued, UsePlan
 from deltaci.orchestrator.ports import Ports
 from deltaci.orchestrator.stored import Stored
 from deltaci.store.port import AddJob, SavePlan, Write
@@ -119,7 +119,7 @@ class RunActor(Stored[Run | None]):
         await self.ports.store.commit(writes)
         self.state = decision.state
         self.ports.observer.committed(decision.events)
-        self.ports.tell(paths.OUTBOX, Wake())
+        wake_outbox(writes, self.ports)
         if before is None or before.state is not decision.state.state:
             reason = decision.state.end_reason or ""
             logger.bind(run=self.run_id).info("run is {} {}", decision.state.state, reason)

@@ -153,6 +153,7 @@ async def _ensure_admin_token(store: Store, data: Path, clock: SystemClock) -> N
     audit = Audit(at_ms=now_ms, cause=SYSTEM, type="AdminTokenCreated", entity_id=token.id)
     await store.commit((token, audit))
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.fchmod(descriptor, 0o600)  # a file that is there already keeps its mode
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(secret + "\n")
 

@@ -163,7 +163,9 @@ def meaning(status: int, retry_after: str, answer: bytes) -> str:
         if fields.get("run_id"):
             return " ".join(str(part) for part in ("run", fields["run_id"], fields.get("url", "")) if part)
         return f"no run: {fields.get('ignored') or 'accepted'}"
-    text = f"{fields.get('message') or 'the server answered'} ({status})"
+    error = fields.get("error")
+    told = error.get("message") if isinstance(error, dict) else None
+    text = f"{told or 'the server answered'} ({status})"
     if status in (408, 425, 429) or status >= 500:
         raise NotNow(text, float(retry_after) if retry_after.isdecimal() and len(retry_after) < 4 else 0.0)
     raise Refused(text)

@@ -17,7 +17,7 @@ from deltaci.domain.job import Job, JobCommand, current_attempt, step
 from deltaci.domain.machine import Refusal, Why
 from deltaci.domain.plan import PlannedJob
 from deltaci.domain.run import JobSeen
-from deltaci.domain.states import HELD, JobState
+from deltaci.domain.states import HELD, JobState, LeaseState
 from deltaci.orchestrator import paths
 from deltaci.orchestrator.beats import job_writes, wake_outbox
 from deltaci.orchestrator.messages import (
@@ -233,7 +233,8 @@ class JobActor(Stored[Owned | None]):
             )
             self.ports.push(held.lease.runner_id, asked)
         ended = after.attempts[held.number - 1]
-        if ended.state.is_final and not ended.result_digest:
+        has_said_so = ended.result_digest or (ended.lease is not None and ended.lease.state is LeaseState.CANCELED)
+        if ended.state.is_final and not has_said_so:
             # Tell the old holder: silence here is how one job ends up running twice.
             stale = StaleLease(
                 lease_id=self.lease_id, job_id=after.id, attempt=held.number, reason=str(ended.end_reason)

@@ -129,7 +129,10 @@ def test_every_branch_and_tag_of_a_push_is_a_delivery(checkout: Checkout) -> Non
 @pytest.mark.parametrize(
     ("say", "told"),
     [
-        (Say(401, body=b'{"message": "bad signature"}'), "was refused: bad signature (401)"),
+        (
+            Say(401, body=b'{"error": {"code": "bad_signature", "message": "bad signature", "details": {}}}'),
+            "was refused: bad signature (401)",
+        ),
         (Say(302, headers={"Location": "http://127.0.0.1:1/"}), "was refused: the server answered (302)"),
         (Say(202, body=b'{"ignored": "no jobs"}'), "no run: no jobs"),
         (Say(200, body=b"[" * 60_000), "no run: accepted"),

@@ -113,6 +113,7 @@ async def test_holders_hear_of_a_cancel_and_their_acknowledgements_end_the_run(c
 
         assert (await stage.run_until(run_id, "CANCELED")).end_reason == "user_canceled"
         assert {job.end_reason for job in (await stage.jobs(run_id)).values()} == {"user_canceled"}
+        assert [type(message) for message in pushed] == [wire.CancelRequested], "who obeyed is not told to stop"
         await assert_sound(stage.store)
 
 

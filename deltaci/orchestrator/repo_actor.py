@@ -182,6 +182,9 @@ class RepoActor(Stored[Repo | None]):
         if plan is not None:
             states = {job.name: job.state for job in await self.ports.store.jobs_of_run(run.id)}
             plan = plan_again(plan, states, failed_only=message.is_failed_only, earlier_attempt=run.attempt)
+            if message.is_failed_only and all(job.is_skipped for job in plan.jobs):
+                hint = "no job of it failed; run all of them again instead"
+                return Refusal(Why.ILLEGAL_MOVE, entity_id=run.id, at=run.state, command="Rerun", hint=hint)
         attempt = latest.attempt + 1
         trigger = run.trigger
         live = await self.ports.store.live_runs_of_stream(repo.id, trigger.stream) if trigger.stream else ()

@@ -4,6 +4,7 @@ import anyio
 import pytest
 
 from deltaci.domain.errors import ForgeUnavailable
+from deltaci.domain.machine import Refusal, Why
 from deltaci.domain.states import EndReason
 from deltaci.store.memory import MemoryStore
 from tests.orchestrator.support import ME, a_job, staged
@@ -62,3 +63,19 @@ async def test_a_repository_out_of_reach_for_good_fails_its_run_and_says_so() ->
 
         assert run.end_reason is EndReason.PLAN_FAILED
         assert run.text == "the repository was out of reach 3 times, the last time with: no route"
+
+
+@pytest.mark.anyio
+async def test_the_rerun_of_what_failed_is_refused_when_nothing_did() -> None:
+    """A run attempt in which nothing runs would say SUCCEEDED and mean nothing."""
+    async with staged(MemoryStore(), a_job()) as stage:
+        run_id = await stage.push()
+        await stage.execute(await stage.runner())
+        await stage.run_until(run_id, "SUCCEEDED")
+
+        answer = await stage.orchestrator.rerun(run_id, ME, is_failed_only=True, key="k1")
+
+        assert isinstance(answer, Refusal)
+        assert (answer.why, answer.at) == (Why.ILLEGAL_MOVE, "SUCCEEDED")
+        assert "run all of them again" in answer.text
+        assert [one.run.id for one in await stage.store.list_runs()] == [run_id]

@@ -171,10 +171,10 @@ async def show_run(run_id: str) -> Response:
 
 @bp.post("/runs/<run_id>/cancel")
 async def cancel_run(run_id: str) -> Response:
-    """Stop the run; accepted in every state, by itself idempotent."""
+    """Stop the run; accepted in every state; `Idempotency-Key` gets a repeat the equal answer."""
     token = await _admin()
-    run = await _house().orchestrator.cancel(run_id, user(token))
-    return answers.ok({"run_id": run.id, "state": run.state}, 202)
+    reply = await _house().orchestrator.cancel_once(run_id, user(token), key=_idempotency_key(token.id))
+    return Response(reply.body, reply.http_status, content_type="application/json")
 
 
 @bp.post("/runs/<run_id>/rerun")

@@ -15,7 +15,7 @@ from actors import Observer as ActorObserver
 from deltaci.domain import run as runs
 from deltaci.domain.clock import Clock, Entropy
 from deltaci.domain.effects import Effect
-from deltaci.domain.errors import DeltaError, NotFound
+from deltaci.domain.errors import DeltaError, DuplicateKey, NotFound
 from deltaci.domain.events import Cause, Trigger
 from deltaci.domain.machine import Refusal
 from deltaci.domain.repo import Repo
@@ -29,7 +29,7 @@ from deltaci.orchestrator.keepers import ReconcilerActor, TimersActor
 from deltaci.orchestrator.messages import Admit, Admitted, Answer, DoRun, Rerun, StartRun, Wake
 from deltaci.orchestrator.outbox import OutboxActor
 from deltaci.orchestrator.ports import Analyzer, Observer, Planner, Policy, Ports, Reporter, Tell
-from deltaci.orchestrator.repo_actor import RepoActor
+from deltaci.orchestrator.repo_actor import IdempotencyConflict, RepoActor
 from deltaci.orchestrator.run_actor import RunActor
 from deltaci.orchestrator.runners import RunnerHub
 from deltaci.orchestrator.stored import Patience
@@ -97,6 +97,28 @@ class Orchestrator:
         answer: Answer[Run] = await self._ask(paths.run_path(run_id), DoRun(command=command, cause=cause))
         assert not isinstance(answer, Refusal), answer.text
         return answer.state
+
+    async def cancel_once(self, run_id: str, cause: Cause, *, key: str) -> Reply:
+        """`cancel`, and the same idempotency key gets the same answer, whatever became of the run meanwhile."""
+        request = _sha256(["cancel", run_id])
+        kept = await self._kept(key, request)
+        if kept is not None:
+            return kept
+        run = await self.cancel(run_id, cause)
+        body = msgspec.json.encode({"run_id": run.id, "state": run.state})
+        now_ms = self.ports.clock.now_ms()
+        reply = Reply(key=key, request_sha256=request, http_status=202, body=body, at_ms=now_ms)
+        try:
+            await self.ports.store.commit((reply,))
+        except DuplicateKey:
+            return await self._kept(key, request) or reply
+        return reply
+
+    async def _kept(self, key: str, request_sha256: str) -> Reply | None:
+        kept = await self.ports.store.reply(key)
+        if kept is not None and kept.request_sha256 != request_sha256:
+            raise IdempotencyConflict
+        return kept
 
     async def run(self, run_id: str) -> Run:
         """The committed run; raises `NotFound`."""

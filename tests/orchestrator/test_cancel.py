@@ -6,6 +6,7 @@ import anyio
 import pytest
 
 from deltaci.domain.errors import NotFound
+from deltaci.orchestrator.repo_actor import IdempotencyConflict
 from deltaci.store.memory import MemoryStore
 from protocol import messages as wire
 from tests.orchestrator.faults import assert_sound, until, work_until_over
@@ -279,3 +280,20 @@ async def test_a_runner_that_reports_a_timeout_uses_up_a_retry() -> None:
 
         assert (await stage.job_until(lease.job_id, "QUEUED")).attempts[0].state == "TIMED_OUT"
         assert (await work_until_over(stage, runner, run_id)).state == "SUCCEEDED"
+
+
+@pytest.mark.anyio
+async def test_a_cancel_repeated_under_its_key_gets_the_equal_answer() -> None:
+    """Whoever did not hear the answer asks again, perhaps after the end; another request needs another key."""
+    async with staged(MemoryStore(), a_job()) as stage:
+        run_id, ((runner, lease),) = await leased(stage, 1)
+
+        first = await stage.orchestrator.cancel_once(run_id, ME, key="k")
+        await stage.job_until(lease.job_id, "CANCEL_REQUESTED")
+        await stage.say(runner, wire.CancelAck, lease)
+        await stage.run_until(run_id, "CANCELED")
+
+        assert await stage.orchestrator.cancel_once(run_id, ME, key="k") == first
+        assert b"CANCEL_REQUESTED" in first.body
+        with pytest.raises(IdempotencyConflict):
+            await stage.orchestrator.cancel_once(run_id + "x", ME, key="k")

@@ -41,6 +41,7 @@ class Latest(msgspec.Struct, frozen=True):
     attempt: int
     state: RunState
     end_reason: EndReason | None = None
+    cancel_reason: EndReason | None = None
 
 
 class StartRun(msgspec.Struct, frozen=True):
@@ -64,6 +65,6 @@ def admit(latest: Latest | None) -> StartRun | SameRun:
     """What a trigger becomes whose content was never seen, given the newest run attempt under its key."""
     if latest is None:
         return StartRun(1)
-    if latest.end_reason is EndReason.SUPERSEDED or latest.state is RunState.CANCEL_REQUESTED:
+    if EndReason.SUPERSEDED in (latest.end_reason, latest.cancel_reason):
         return StartRun(latest.attempt + 1)
     return SameRun(latest.run_id)

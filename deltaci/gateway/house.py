@@ -49,3 +49,8 @@ class House(msgspec.Struct, kw_only=True):
     limits: Limits
     make_token: Callable[[], str]
     draining: anyio.Event
+
+    def drain(self) -> None:
+        """The process was asked to end: finish what was accepted, give no more leases."""
+        self.draining.set()
+        self.orchestrator.desk.close()

@@ -9,7 +9,7 @@ from loguru import logger
 from quart import Blueprint, Response, current_app, request, websocket
 
 from actors import ActorError
-from deltaci.domain.errors import DeltaError, MalformedRequest, ProtocolError
+from deltaci.domain.errors import DeltaError, MalformedRequest
 from deltaci.domain.machine import Refusal
 from deltaci.gateway import answers
 from deltaci.gateway.auth import authenticate
@@ -43,6 +43,9 @@ VERBS: Final[Mapping[str, type[wire.RunnerMessage]]] = {
 }
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+
+# How long a channel waits for its last answers when the server ends
+FINISH_WITHIN_S: Final = 5
 
 # Close codes of RFC 6455 (1012 from its registry): the runner reconnects after each of them
 POLICY_VIOLATION: Final = 1008
@@ -78,10 +81,7 @@ async def receive(verb: str) -> Response:
     else:
         runner_id = message.runner_id if isinstance(message, wire.Lease) else request.headers.get(RUNNER_HEADER, "")
         runner = await desk.identify(token.id, runner_id)
-        if isinstance(message, wire.Lease) and house.draining.is_set():
-            answer = wire.Leases()
-        else:
-            answer = await desk.serve(runner, message)
+        answer = await desk.serve(runner, message)
     return _http(answer, request.headers.get("Accept", content_type))
 
 
@@ -143,6 +143,7 @@ class Channel:
         self._tasks = tasks
         self._readers = 0
         self._idle_readers = 0
+        self._quiet: anyio.Event | None = None
         self.runner: Runner | None = None
         self.broken: MalformedMessage | None = None
 
@@ -162,7 +163,7 @@ class Channel:
             return False
         try:
             self.runner, registered = await self._house.orchestrator.desk.register(token_id, frame.body)
-        except ProtocolError as error:
+        except (DeltaError, ActorError) as error:
             await self._send(wire.Answer(frame.id, _failure(error)))
             return False
         await self._send(wire.Answer(frame.id, registered))
@@ -173,9 +174,21 @@ class Channel:
         self._readers += 1
         self._tasks.start_soon(self._read)
 
+    async def finish(self) -> None:
+        """Wait until what was read is answered, for as long as an orderly end may take."""
+        self._quiet = anyio.Event()
+        self._note_quiet()
+        with anyio.move_on_after(FINISH_WITHIN_S):
+            await self._quiet.wait()
+
+    def _note_quiet(self) -> None:
+        if self._quiet is not None and self._idle_readers == self._readers:
+            self._quiet.set()
+
     async def _read(self) -> None:
         while True:
             self._idle_readers += 1
+            self._note_quiet()
             try:
                 frame = await self._receive()
             except MalformedMessage as error:
@@ -197,10 +210,7 @@ class Channel:
     async def _answer(self, frame: wire.Request) -> None:
         assert self.runner is not None
         try:
-            if isinstance(frame.body, wire.Lease) and self._house.draining.is_set():
-                body: wire.ServerMessage = wire.Leases()
-            else:
-                body = await self._house.orchestrator.desk.serve(self.runner, frame.body)
+            body: wire.ServerMessage = await self._house.orchestrator.desk.serve(self.runner, frame.body)
         except (DeltaError, ActorError) as error:
             body = _failure(error)
         except Exception:  # noqa: BLE001 - one request's bug must not close the channel of all the runner's jobs
@@ -250,6 +260,7 @@ async def channel() -> None:
             hub.attach(here.runner.id, push)
             here.serve()
             await house.draining.wait()
+            await here.finish()
             await socket.close(SERVICE_RESTART, "the server is restarting; come back")
         except MalformedMessage as error:
             here.broken = error

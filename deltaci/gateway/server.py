@@ -20,6 +20,11 @@ def bind(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind((host, port))
     listening.set_inheritable(True)
+    # A host that lost its power says no goodbye; accepted sockets inherit this, and its runner is seen to be gone.
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, option):
+            listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
     return listening
 
 
@@ -51,7 +56,7 @@ async def serve_until(
 
     async def trigger() -> None:
         await stop()
-        house.draining.set()
+        house.drain()
         # One breath for idle channels and long polls to be told before the listening socket goes.
         await anyio.sleep(0.05)
 

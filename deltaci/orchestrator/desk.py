@@ -66,6 +66,7 @@ class Source(msgspec.Struct, frozen=True):
     clone_url: str
     commit_sha: str
     ref: str
+    is_fork: bool
 
 
 class RunnerDesk:
@@ -76,6 +77,8 @@ class RunnerDesk:
         self._ports = ports
         self._hub = hub
         self._sources: dict[str, Source] = {}
+        self._offers: set[Offer] = set()
+        self._is_closed = False
 
     async def register(self, token_id: str, message: wire.Register) -> tuple[Runner, wire.Registered]:
         """The runner of this token and name, the same at every registration; raises `ProtocolError`."""
@@ -142,14 +145,23 @@ class RunnerDesk:
         answer: Answer[Job] = await self._ask(job_id, question)
         return answer
 
+    def close(self) -> None:
+        """Give no more leases: runners that wait for one are told that there is none. Holders are served as before."""
+        self._is_closed = True
+        for offer in self._offers:
+            offer.withdraw()
+
     # ---- leases --------------------------------------------------------------------------------------------------
 
     async def _lease(self, runner: Runner, message: wire.Lease) -> wire.ServerMessage:
         if not 1 <= message.slots <= SLOTS_MAX:
             return _malformed(f"slots is {message.slots}; ask for 1 to {SLOTS_MAX}")
+        if self._is_closed:
+            return wire.Leases()
         offer = Offer(frozenset(runner.labels), message.slots)
         self._system.ref(paths.DISPATCH).tell(offer)
         granted: dict[str, wire.LeaseGranted] = {}
+        self._offers.add(offer)
         try:
             offered = await offer.wait(max(0, min(message.wait_ms, self._ports.policy.lease_wait_ms)))
             if len(offered) == 1:
@@ -163,6 +175,8 @@ class RunnerDesk:
             if offer.jobs:
                 self._ports.tell(paths.DISPATCH, Queued(jobs=offer.jobs))
             raise
+        finally:
+            self._offers.discard(offer)
         return wire.Leases(leases=tuple(granted[job.job_id] for job in offered if job.job_id in granted))
 
     async def _grant(self, runner: Runner, queued: QueuedJob, granted: dict[str, wire.LeaseGranted]) -> None:
@@ -207,7 +221,8 @@ class RunnerDesk:
             repo = await self._ports.store.load_repo(run.key.repo_id) if run else None
             assert run is not None, f"job of {run_id} without its run"
             assert repo is not None, f"run {run_id} without its repository"
-            source = Source(repo.name, repo.clone_url, run.key.commit_sha, run.trigger.ref)
+            trigger = run.trigger
+            source = Source(repo.name, repo.clone_url, run.key.commit_sha, trigger.ref, trigger.is_fork)
             if len(self._sources) >= SOURCES_MAX:
                 self._sources.pop(next(iter(self._sources)))
             self._sources[run_id] = source
@@ -290,7 +305,7 @@ def job_spec(planned: PlannedJob, source: Source, log_bytes_max: int) -> wire.Jo
         env=planned.env,
         timeout_ms=planned.timeout_ms,
         artifacts=tuple(wire.Artifact(name=one.name, paths=one.paths) for one in planned.artifacts),
-        caches=tuple(wire.Cache(key=one.key, paths=one.paths) for one in planned.caches),
+        caches=tuple(wire.Cache(key=one.key, paths=one.paths, is_read_only=source.is_fork) for one in planned.caches),
         log_bytes_max=log_bytes_max,
     )
 

@@ -52,6 +52,12 @@ class Offer:
         self.is_open = False
         self._filled.set()
 
+    def withdraw(self) -> None:
+        """The runner's request wakes up with nothing, unless it was filled."""
+        self.is_open = False
+        self._seen.set()
+        self._filled.set()
+
     async def wait(self, wait_ms: int) -> tuple[QueuedJob, ...]:
         """The jobs, or none when `wait_ms` have passed and dispatch has looked; closed afterwards."""
         deadline = anyio.current_time() + wait_ms / 1000

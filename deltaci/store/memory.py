@@ -254,7 +254,7 @@ class MemoryStore:
         if not attempts:
             return None
         run = max(attempts, key=lambda run: run.attempt)
-        return Latest(run.id, run.attempt, run.state, run.end_reason)
+        return Latest(run.id, run.attempt, run.state, run.end_reason, run.cancel.reason if run.cancel else None)
 
     async def list_runs(
         self, *, repo_id: str | None = None, state: RunState | None = None, before: str | None = None, limit: int = 50

@@ -74,7 +74,7 @@ def latest_run(connection: sqlite3.Connection, key: RunKey) -> Latest | None:
     if row is None:
         return None
     run = codec.decode(codec.RUN, row[1], row[0])
-    return Latest(run.id, run.attempt, run.state, run.end_reason)
+    return Latest(run.id, run.attempt, run.state, run.end_reason, run.cancel.reason if run.cancel else None)
 
 
 def list_runs(

@@ -158,11 +158,11 @@ def test_the_key_of_a_run_is_what_its_trigger_is_about() -> None:
 
 @pytest.mark.parametrize("state", list(RunState))
 def test_a_trigger_whose_key_is_known_is_the_run_that_it_already_is(state: RunState) -> None:
-    """Running or over, good or bad: a duplicate changes nothing, unless the run is just being canceled."""
+    """Running or over, good or bad: a duplicate changes nothing, and does not bring back what a person stopped."""
     reason = EndReason.USER_CANCELED if state.is_final else None
-    expected = StartRun(3) if state is RunState.CANCEL_REQUESTED else SameRun("run_1")
+    cancel_reason = EndReason.USER_CANCELED if state is RunState.CANCEL_REQUESTED else None
 
-    assert admit(Latest("run_1", 2, state, reason)) == expected
+    assert admit(Latest("run_1", 2, state, reason, cancel_reason)) == SameRun("run_1")
 
 
 def test_a_trigger_without_a_run_starts_its_first_attempt() -> None:
@@ -173,3 +173,4 @@ def test_a_trigger_without_a_run_starts_its_first_attempt() -> None:
 def test_a_superseded_run_starts_again_when_its_commit_is_pushed_again() -> None:
     """A branch that was reset to an older commit must not show a canceled run for ever."""
     assert admit(Latest("run_1", 2, RunState.CANCELED, EndReason.SUPERSEDED)) == StartRun(3)
+    assert admit(Latest("run_1", 2, RunState.CANCEL_REQUESTED, None, EndReason.SUPERSEDED)) == StartRun(3)

@@ -106,7 +106,7 @@ async def not_ready(gateway: Gateway) -> tuple[int, str, str | None, int]:
 async def test_a_server_that_drains_is_alive_and_not_ready(tmp_path: Path) -> None:
     """Nothing new is sent to it, and nobody kills it for that."""
     async with opened(tmp_path) as gateway:
-        gateway.house.draining.set()
+        gateway.house.drain()
         told = await not_ready(gateway)
 
     assert told == (503, "draining", "1", 200)

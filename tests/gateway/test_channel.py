@@ -232,7 +232,7 @@ async def test_a_server_that_drains_closes_with_come_back(tmp_path: Path) -> Non
     """1012 tells the runner to reconnect soon; its jobs go on meanwhile."""
     async with opened(tmp_path) as gateway, gateway.channel() as socket:
         await registered(socket)
-        gateway.house.draining.set()
+        gateway.house.drain()
         with pytest.raises(WebsocketDisconnectError) as closed:
             await socket.receive()
 

@@ -196,7 +196,7 @@ async def test_a_server_that_drains_grants_no_more(tmp_path: Path) -> None:
     async with opened(tmp_path) as gateway:
         await gateway.deliver()
         runner_id = await gateway.register()
-        gateway.house.draining.set()
+        gateway.house.drain()
         answer = await gateway.told(wire.Lease(runner_id=runner_id, wait_ms=60_000))
 
     assert answer == wire.Leases()

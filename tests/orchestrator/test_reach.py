@@ -4,9 +4,13 @@ import anyio
 import pytest
 
 from deltaci.domain.errors import ForgeUnavailable
+from deltaci.domain.events import Trigger
 from deltaci.domain.machine import Refusal, Why
+from deltaci.domain.plan import Cache
 from deltaci.domain.states import EndReason
+from deltaci.orchestrator.messages import Admit
 from deltaci.store.memory import MemoryStore
+from protocol import messages as wire
 from tests.orchestrator.support import ME, a_job, staged
 
 
@@ -79,3 +83,44 @@ async def test_the_rerun_of_what_failed_is_refused_when_nothing_did() -> None:
         assert (answer.why, answer.at) == (Why.ILLEGAL_MOVE, "SUCCEEDED")
         assert "run all of them again" in answer.text
         assert [one.run.id for one in await stage.store.list_runs()] == [run_id]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("is_fork", [True, False])
+async def test_the_caches_of_a_fork_are_read_and_never_written(is_fork: bool) -> None:
+    """Keys repeat: what a stranger's code leaves under one would be unpacked by the next trusted job."""
+    trigger = Trigger(
+        kind="pull_request", ref="refs/pull/7/head", commit_sha="c" * 40, pr_number=7, is_fork=is_fork, stream="pr:7"
+    )
+    job = a_job(caches=(Cache(key="pip", paths=(".cache",)),))
+    async with staged(MemoryStore(), job) as stage:
+        message = Admit(delivery_id="d", body_sha256="b", event="pull_request", trigger=trigger, ignored=None)
+        await stage.orchestrator.admit(stage.repo.id, message)
+
+        (lease,) = await stage.lease(await stage.runner())
+
+        assert [cache.is_read_only for cache in lease.job.caches] == [is_fork]
+
+
+@pytest.mark.anyio
+async def test_a_runner_that_waits_is_told_at_once_when_no_more_leases_are_given() -> None:
+    """An orderly end must not wait for a long poll, nor cut it off; holders are served to the last moment."""
+    async with staged(MemoryStore(), a_job()) as stage:
+        holder, waiting = await stage.runner("holder"), await stage.runner("waiting")
+        await stage.push()
+        (lease,) = await stage.lease(holder)
+        answered: list[object] = []
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+
+                async def wait() -> None:
+                    answered.append(await stage.lease(waiting, wait_ms=20_000))
+
+                tasks.start_soon(wait)
+                await anyio.wait_all_tasks_blocked()
+                stage.orchestrator.desk.close()
+
+        assert answered == [()]
+        assert await stage.lease(waiting, wait_ms=20_000) == ()
+        assert isinstance(await stage.say(holder, wire.AckLease, lease), wire.LeaseAcked)

@@ -301,10 +301,12 @@ class MemoryStore:
     async def superseded_runs(self, limit: int) -> tuple[tuple[str, str], ...]:
         """(older, newer) for each live run that a newer one of its stream makes superfluous."""
         await self._beat()
-        pairs = []
+        pairs, shared = [], self._shared_runs()
         for run in self._live_runs():
             repo = self._repos.get(run.key.repo_id)
             if repo is None or not repo.is_superseding or run.state is RunState.CANCEL_REQUESTED:
+                continue
+            if run.id in shared:
                 continue
             newer = [other.id for other in self._runs.values() if _is_of_stream(other, run) and other.id > run.id]
             if newer:
@@ -312,11 +314,14 @@ class MemoryStore:
         return tuple(sorted(pairs)[:limit])
 
     async def live_runs_of_stream(self, repo_id: str, stream: str) -> tuple[str, ...]:
-        """Ids of the runs of a stream that have not ended, oldest first."""
+        """Ids of the runs of a stream that have not ended and are not shared, oldest first."""
         await self._beat()
-        return tuple(
-            sorted(run.id for run in self._live_runs() if run.key.repo_id == repo_id and run.trigger.stream == stream)
-        )
+        shared = self._shared_runs()
+        live = (run for run in self._live_runs() if run.key.repo_id == repo_id and run.trigger.stream == stream)
+        return tuple(sorted(run.id for run in live if run.id not in shared))
+
+    def _shared_runs(self) -> set[str | None]:
+        return {one.run_id for one in self._deliveries.values() if one.is_duplicate}
 
     # ---- deliveries, replies, outbox -----------------------------------------------------------------------------
 

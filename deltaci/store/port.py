@@ -332,11 +332,12 @@ class Store(Protocol):
 
     async def superseded_runs(self, limit: int) -> tuple[tuple[str, str], ...]:
         """(older, newest) for each run of a superseding repository that is live, has no cancel requested, and has a
-        newer run of the same non-empty trigger stream. Newer: created later (ids sort by time)."""
+        newer run of the same non-empty trigger stream. Newer: created later (ids sort by time). Shared runs, which
+        another delivery found as well, are left out: their commit may be the head of a second branch."""
         ...
 
     async def live_runs_of_stream(self, repo_id: str, stream: str) -> tuple[str, ...]:
-        """Ids of the runs of a stream that have not ended, oldest first."""
+        """Ids of the runs of a stream that have not ended and are not shared, oldest first."""
         ...
 
     # deliveries and idempotent requests

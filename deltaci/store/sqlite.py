@@ -221,7 +221,7 @@ class SqliteStore:
         return await self._scan(reads.pairs, "superseded_runs", (limit,))
 
     async def live_runs_of_stream(self, repo_id: str, stream: str) -> tuple[str, ...]:
-        """Ids of the runs of a stream that have not ended, oldest first."""
+        """Ids of the runs of a stream that have not ended and are not shared, oldest first."""
         return await self._read(reads.ids, "live_runs_of_stream", (repo_id, stream))
 
     # ---- deliveries, replies, outbox -----------------------------------------------------------------------------

@@ -124,3 +124,19 @@ async def test_a_runner_that_waits_is_told_at_once_when_no_more_leases_are_given
         assert answered == [()]
         assert await stage.lease(waiting, wait_ms=20_000) == ()
         assert isinstance(await stage.say(holder, wire.AckLease, lease), wire.LeaseAcked)
+
+
+@pytest.mark.anyio
+async def test_a_push_does_not_cancel_the_run_that_a_second_branch_relies_on() -> None:
+    """main is moved to the head of a feature branch, which then moves on: main's commit keeps its run."""
+    async with staged(MemoryStore(), a_job()) as stage:
+        shared = await stage.push("c" * 40, branch="feature")
+        assert await stage.push("c" * 40, branch="main") == shared
+        await stage.push("d" * 40, branch="feature")
+        runner = await stage.runner()
+        await stage.execute(runner)
+        await stage.execute(runner)
+
+        run = await stage.run_until(shared, "SUCCEEDED", "CANCELED")
+
+        assert run.state == "SUCCEEDED"

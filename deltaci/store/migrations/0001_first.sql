@@ -111,6 +111,7 @@ CREATE TABLE delivery (
     UNIQUE (repo_id, delivery_id),
     CHECK ((run_id IS NULL) <> (ignored IS NULL))
 );
+CREATE INDEX delivery_shared ON delivery (run_id) WHERE is_duplicate;
 CREATE INDEX delivery_by_digest ON delivery (repo_id, body_sha256) WHERE run_id IS NOT NULL;
 
 CREATE TABLE reply (

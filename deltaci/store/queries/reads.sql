@@ -93,18 +93,22 @@ SELECT id FROM run WHERE is_live AND (
 ORDER BY id LIMIT ?;
 
 -- name: superseded_runs
--- Live runs without a requested cancel that have a newer run of the same stream, with the newest one.
+-- Live runs without a requested cancel that have a newer run of the same stream, with the newest one. A run that another
+-- delivery found as well is left alone: the same commit may be the head of a second branch.
 SELECT older.id, max(newer.id)
 FROM run AS older
 JOIN repo ON repo.id = older.repo_id AND repo.is_superseding
 JOIN run AS newer ON newer.repo_id = older.repo_id AND newer.stream = older.stream
     AND newer.stream <> '' AND newer.id > older.id
 WHERE older.is_live AND older.state <> 'CANCEL_REQUESTED' AND older.stream <> ''
+    AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.run_id = older.id AND delivery.is_duplicate)
 GROUP BY older.id ORDER BY older.id LIMIT ?;
 
 -- name: live_runs_of_stream
--- Runs of a stream that have not ended, oldest first.
-SELECT id FROM run WHERE repo_id = ? AND stream = ? AND is_live ORDER BY id;
+-- Runs of a stream that have not ended and that no other delivery found as well, oldest first.
+SELECT id FROM run WHERE repo_id = ? AND stream = ? AND is_live
+    AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.run_id = run.id AND delivery.is_duplicate)
+ORDER BY id;
 
 -- name: delivery
 -- A webhook by its id.

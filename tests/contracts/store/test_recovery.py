@@ -14,6 +14,7 @@ from tests.builders import (
     NOW_MS,
     a_created_job,
     a_created_run,
+    a_delivery,
     a_job,
     a_planned_run,
     a_repo,
@@ -224,3 +225,15 @@ async def test_live_runs_of_a_stream_come_oldest_first(store: Store) -> None:
     await store.commit([save_run(stepped(over.state, runs.RequestCancel(reason=EndReason.USER_CANCELED)))])
 
     assert (a_run_id(1), a_run_id(3)) == await store.live_runs_of_stream("repo_1", "branch:main")
+
+
+async def test_a_run_that_another_delivery_found_is_not_superseded(store: Store) -> None:
+    """The same commit pushed to a second branch: that branch has no other result than this run's."""
+    await store.commit([SaveRepo(repo=a_repo())])
+    for number in (1, 2, 3):
+        await store.commit([save_run(a_created_run(number))])
+    await store.commit([a_delivery(delivery_id="second", run_id=a_run_id(1), is_duplicate=True)])
+    await store.commit([a_delivery(delivery_id="first", run_id=a_run_id(2))])
+
+    assert ((a_run_id(2), a_run_id(3)),) == await store.superseded_runs(10)
+    assert (a_run_id(2), a_run_id(3)) == await store.live_runs_of_stream("repo_1", "branch:main")

@@ -4,8 +4,8 @@ User code is executed here and nowhere else. Everything of one runner runs under
 user can reach, so one runner is one domain of trust. It imports `protocol` and nothing of the server.
 """
 
-from deltaci.runner.agent import Agent, run
 from deltaci.runner.logs import configure_logs
+from deltaci.runner.runner import Runner, run
 from deltaci.runner.settings import RunnerConfigError, RunnerSettings
 
-__all__ = ["Agent", "RunnerConfigError", "RunnerSettings", "configure_logs", "run"]
+__all__ = ["Runner", "RunnerConfigError", "RunnerSettings", "configure_logs", "run"]

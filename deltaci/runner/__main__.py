@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from deltaci.runner.agent import run
 from deltaci.runner.logs import configure_logs
+from deltaci.runner.runner import run
 from deltaci.runner.settings import RunnerConfigError, RunnerSettings
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from deltaci.runner.agent import Agent
+from deltaci.runner.runner import Runner
 from deltaci.runner.settings import RunnerSettings
 from deltaci.runner.workspace import WorkDir
 from protocol.client import ArtifactStored, OnPush, OnRegistered, RunnerClient, ServerUnreachable
@@ -269,22 +269,22 @@ async def a_runner(
     *,
     client: Callable[[OnPush, OnRegistered], RunnerClient] | None = None,
     **fields: Any,
-) -> AsyncIterator[Agent]:
-    """A running agent; at the end it is stopped, and must end by itself."""
+) -> AsyncIterator[Runner]:
+    """A running runner; at the end it is stopped, and must end by itself."""
     settings = settings_for(tmp_path, **fields)
     work_dir = WorkDir(settings.work_dir)
     work_dir.open()
-    agent = Agent(
+    runner = Runner(
         settings,
         work_dir,
         client if client is not None else lambda on_push, _on_registered: FakeClient(plane, on_push),
         jitter=lambda: 0.0,
     )
-    task = asyncio.create_task(agent.run())
+    task = asyncio.create_task(runner.run())
     try:
-        yield agent
+        yield runner
     finally:
-        agent.stop()
+        runner.stop()
         try:
             async with asyncio.timeout(30):
                 await task

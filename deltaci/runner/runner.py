@@ -1,4 +1,4 @@
-"""The agent: registers this host, asks for as many attempts as it has free slots, and carries each to its end.
+"""The runner: registers this host, asks for as many attempts as it has free slots, and carries each to its end.
 
 Rule 1: at most one `Lease` request is outstanding, and it never asks for more than the free slots.
 Rule 2: an outage changes nothing: held leases go on, and what is owed to the server is resent when it is back.
@@ -44,7 +44,7 @@ class RegistrationRefused(Exception):
     """The server does not know the token, or refuses this runner; the text is its answer."""
 
 
-class Agent:
+class Runner:
     """One runner. `run` returns when it was drained and everything it held is reported.
 
     Args:
@@ -283,7 +283,7 @@ async def run(settings: RunnerSettings) -> int:
     try:
         adopt_orphans()
         hide_from_jobs()
-        agent = Agent(
+        runner = Runner(
             settings,
             work_dir,
             lambda on_push, on_registered: connect(
@@ -294,15 +294,15 @@ async def run(settings: RunnerSettings) -> int:
                 on_registered=on_registered,
             ),
         )
-        return await _run_until_signaled(agent)
+        return await _run_until_signaled(runner)
     finally:
         work_dir.close()
 
 
-async def _run_until_signaled(agent: Agent) -> int:
+async def _run_until_signaled(runner: Runner) -> int:
     loop = asyncio.get_running_loop()
-    task = asyncio.create_task(agent.run())
-    steps = [agent.drain, agent.stop]
+    task = asyncio.create_task(runner.run())
+    steps = [runner.drain, runner.stop]
 
     def obey() -> None:
         (steps.pop(0) if steps else task.cancel)()

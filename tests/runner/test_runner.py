@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deltaci.runner.agent import RegistrationRefused
+from deltaci.runner.runner import RegistrationRefused
 from protocol.messages import (
     AckLease,
     AppendLog,
@@ -309,10 +309,10 @@ async def test_a_draining_runner_finishes_its_job_and_takes_no_other(tmp_path: P
     """An upgrade of the host must not fail anybody's build."""
     plane = FakePlane(lease_wait_ms=100)
 
-    async with a_runner(plane, tmp_path, slots=2) as agent:
+    async with a_runner(plane, tmp_path, slots=2) as runner:
         first = await plane.grant(a_job(repository, f"echo up; until test -e {tmp_path}/go; do sleep 0.02; done"))
         await plane.until(lambda: "up\n" in plane.log_of(first))
-        agent.drain()
+        runner.drain()
         await plane.until(lambda: plane.open_polls == 0)
         asked = len(plane.sent(Lease))
         await plane.grant(a_job(repository, "true"))
@@ -329,10 +329,10 @@ async def test_a_stopped_runner_gives_its_job_back(tmp_path: Path, repository: R
     """`runner_stopped` lets the orchestrator run the job elsewhere at once, instead of when the lease expires."""
     plane = FakePlane()
 
-    async with a_runner(plane, tmp_path) as agent:
+    async with a_runner(plane, tmp_path) as runner:
         grant = await plane.grant(a_job(repository, "echo up; sleep 600"))
         await plane.until(lambda: "up\n" in plane.log_of(grant))
-        agent.stop()
+        runner.stop()
         result = await plane.result_of(grant)
 
     assert isinstance(result, Complete)

@@ -15,7 +15,8 @@ from deltaci.cli.api import Api, read_secret, segment, with_api
 from deltaci.domain.errors import ConfigError
 from deltaci.forge.git import install_hook, post_receive_hook
 
-console = Console(highlight=False)
+# Without a terminal nobody looks at the width: a pipe gets whole lines.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 POLL_S = 0.3
 

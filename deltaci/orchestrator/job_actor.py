@@ -216,7 +216,7 @@ class JobActor(Stored[Owned | None]):
 
     def _tell_dispatch(self, job: Job) -> None:
         if job.state is JobState.QUEUED:
-            self.ports.tell(paths.DISPATCH, Queued(jobs=(queued_job(job),)))
+            self.ports.tell(paths.DISPATCH, Queued(jobs=(QueuedJob.of(job),)))
         elif job.state in jobs.STARTED:
             self.ports.tell(paths.DISPATCH, Held(job_id=job.id, repo_id=job.repo_id))
         else:
@@ -248,16 +248,3 @@ class JobActor(Stored[Owned | None]):
             bound.info("job {} is {} ({})", job.name, job.state, job.end_reason)
         else:
             bound.debug("job {} is {}", job.name, job.state)
-
-
-def queued_job(job: Job) -> QueuedJob:
-    """What dispatch needs to know of a job that is QUEUED."""
-    queued = job.attempts[-1]
-    return QueuedJob(
-        job_id=job.id,
-        repo_id=job.repo_id,
-        labels=job.labels,
-        priority=job.priority,
-        queued_at_ms=queued.queued_at_ms,
-        not_before_ms=queued.not_before_ms,
-    )

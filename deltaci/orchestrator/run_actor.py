@@ -20,11 +20,10 @@ from deltaci.domain.run import JobSeen, Run, RunCommand, step, unblocked
 from deltaci.domain.states import EndReason, JobState, RunState
 from deltaci.orchestrator import paths
 from deltaci.orchestrator.beats import run_writes, wake_outbox
-from deltaci.orchestrator.job_actor import queued_job
 from deltaci.orchestrator.messages import Accepted, Answer, DoJob, DoRun, Due, JobMoved, Look, Queued, UsePlan
 from deltaci.orchestrator.ports import Ports
 from deltaci.orchestrator.stored import Stored
-from deltaci.store.port import AddJob, SavePlan, Write
+from deltaci.store.port import AddJob, QueuedJob, SavePlan, Write
 
 
 class Progress:
@@ -153,7 +152,7 @@ class RunActor(Stored[Run | None]):
         await self._commit(writes, decision)
         self.ports.observer.committed(events)
         self.progress = Progress(decision.state, added)
-        queued = tuple(queued_job(job) for job in added if job.state is JobState.QUEUED)
+        queued = tuple(QueuedJob.of(job) for job in added if job.state is JobState.QUEUED)
         if queued:
             self.ports.tell(paths.DISPATCH, Queued(jobs=queued))
         return await self._advance(decision.state)

@@ -12,13 +12,11 @@ import stat
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Final
+from typing import IO
 
 import msgspec
 
 from protocol.messages import Artifact
-
-BLOCK_BYTES: Final = 1024 * 1024
 
 
 class ArtifactTooLarge(Exception):

@@ -45,7 +45,6 @@ from deltaci.store.port import (
     Token,
     Write,
 )
-from deltaci.store.reads import queued_job
 from deltaci.store.rules import check, position_of, refused
 
 K = TypeVar("K")
@@ -278,7 +277,7 @@ class MemoryStore:
         await self._beat()
         queued = [job for job, _ in self._jobs.values() if job.state is JobState.QUEUED]
         queued.sort(key=lambda job: (job.attempts[-1].queued_at_ms, job.run_id, position_of(job.id)))
-        return tuple(queued_job(job) for job in queued)
+        return tuple(QueuedJob.of(job) for job in queued)
 
     async def due(self, now_ms: int, limit: int) -> tuple[str, ...]:
         """Ids of runs and jobs whose deadline is at or before `now_ms`, the earliest first."""

@@ -243,6 +243,19 @@ class QueuedJob(_Row, frozen=True, kw_only=True):
     queued_at_ms: int
     not_before_ms: int
 
+    @classmethod
+    def of(cls, job: Job) -> "QueuedJob":
+        """The same of a job in state QUEUED."""
+        queued = job.attempts[-1]
+        return cls(
+            job_id=job.id,
+            repo_id=job.repo_id,
+            labels=job.labels,
+            priority=job.priority,
+            queued_at_ms=queued.queued_at_ms,
+            not_before_ms=queued.not_before_ms,
+        )
+
 
 class Owed(_Row, frozen=True, kw_only=True):
     """An outbox row."""

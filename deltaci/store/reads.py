@@ -100,25 +100,12 @@ def list_runs(
 def queued_jobs(connection: sqlite3.Connection) -> Iterator[QueuedJob]:
     """All queued jobs, in order of queueing."""
     for job_id, snapshot in connection.execute(query("queued_jobs")):
-        yield queued_job(codec.decode(codec.JOB, snapshot, job_id))
+        yield QueuedJob.of(codec.decode(codec.JOB, snapshot, job_id))
 
 
 def held_jobs(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
     """Held jobs with their repositories."""
     yield from connection.execute(query("held_jobs"))
-
-
-def queued_job(job: Job) -> QueuedJob:
-    """What dispatch needs to know of a job in state QUEUED."""
-    attempt = job.attempts[-1]
-    return QueuedJob(
-        job_id=job.id,
-        repo_id=job.repo_id,
-        labels=job.labels,
-        priority=job.priority,
-        queued_at_ms=attempt.queued_at_ms,
-        not_before_ms=attempt.not_before_ms,
-    )
 
 
 def ids(connection: sqlite3.Connection, name: str, values: dict[str, Any] | tuple[Any, ...] = ()) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from benchmarks import load, workloads
 from benchmarks.processes import Server, real_server
 from benchmarks.results import Row, Target
 from deltaci.orchestrator.job_actor import Owned
+from deltaci.store.engine import Inline
 from deltaci.store.sqlite import SqliteStore
 from protocol import messages as wire
 
@@ -98,7 +99,7 @@ class _Idle(Actor[None]):
 
 async def _data(database: Path, count: int) -> float:
     """Bytes a job of the structs that its actor holds."""
-    async with SqliteStore.open(database, inline=True) as store:
+    async with SqliteStore.open(database, engine=Inline.open) as store:
         found = workloads.rows(database.parent, "SELECT id FROM job WHERE state = 'RUNNING' ORDER BY id")
         for (job_id,) in found:  # once for the database's own caches
             await store.load_job(job_id)

@@ -8,8 +8,8 @@ commits fell from 10,000/s to 58/s from one run to the next. A server should cal
 """
 
 import sqlite3
-from collections.abc import Callable
-from typing import Final, Protocol, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 import aiosqlite
 import anyio.lowlevel
@@ -34,6 +34,9 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Close the database."""
         ...
+
+
+OpenEngine: TypeAlias = Callable[[Callable[[], Database]], Awaitable[Engine]]
 
 
 class Inline:

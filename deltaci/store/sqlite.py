@@ -28,7 +28,7 @@ from deltaci.domain.states import RunState
 from deltaci.store import reads
 from deltaci.store.batching import Batcher
 from deltaci.store.database import BUSY_TIMEOUT_MS, Database, Held
-from deltaci.store.engine import Engine, Inline, Threaded
+from deltaci.store.engine import Engine, OpenEngine, Threaded
 from deltaci.store.port import (
     ArtifactStored,
     Delivery,
@@ -70,24 +70,23 @@ class SqliteStore:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, path: Path | str, *, inline: bool = False, busy_timeout_ms: int = BUSY_TIMEOUT_MS
+        cls, path: Path | str, *, engine: OpenEngine = Threaded.open, busy_timeout_ms: int = BUSY_TIMEOUT_MS
     ) -> AsyncIterator["SqliteStore"]:
         """The store in the file at `path`, made if it is not there. On leaving, what was accepted is answered first.
 
         Args:
-            inline: use no thread at all: for simulation, tests and Trio.
+            engine: what runs the slow calls; `Inline.open` uses no thread at all, for tests and for Trio.
             busy_timeout_ms: how long to wait for another process that holds the database.
 
         Raises `SchemaTooNew`, and `StoreUnavailable` when it cannot be opened.
         """
-        engine = Inline if inline else Threaded
         open_writer = partial(Database.open_writer, Path(path), busy_timeout_ms=busy_timeout_ms)
         open_reader = partial(Database.open_reader, Path(path), busy_timeout_ms=busy_timeout_ms)
         failure: Exception | None = None
         async with AsyncExitStack() as stack:
-            writer = await engine.open(open_writer)
+            writer = await engine(open_writer)
             stack.push_async_callback(_close, writer)
-            scanner = await engine.open(open_reader)
+            scanner = await engine(open_reader)
             stack.push_async_callback(_close, scanner)
             reader, lister = open_reader(), open_reader()
             stack.callback(reader.close)

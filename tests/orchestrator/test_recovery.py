@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from deltaci.domain.errors import StoreUnavailable
+from deltaci.store.engine import Inline
 from deltaci.store.memory import MemoryStore
 from deltaci.store.port import Store, Write
 from deltaci.store.sqlite import SqliteStore
@@ -89,7 +90,7 @@ async def opened(kind: str, path: Path) -> AsyncIterator[Store]:
     if kind == "memory":
         yield MemoryStore()
     else:
-        async with SqliteStore.open(path / "deltaci.db", inline=True) as store:
+        async with SqliteStore.open(path / "deltaci.db", engine=Inline.open) as store:
             yield store
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from deltaci.domain.effects import ReportRun
 from deltaci.domain.errors import StoreError, StoreUnavailable
+from deltaci.store.engine import Inline, Threaded
 from deltaci.store.port import LogChunk, Owe, Write
 from deltaci.store.sqlite import COMMITS_MAX, SqliteStore
 from deltaci.store.verify import verify
@@ -59,7 +60,7 @@ async def test_a_database_held_by_another_process_is_waited_for_with_a_bound(
     path: Path, held: Callable[[], AbstractContextManager[None]], is_inline: bool
 ) -> None:
     """A clear error and nothing half done; afterwards it works as before. Reads go on all the time."""
-    async with SqliteStore.open(path, inline=is_inline, busy_timeout_ms=50) as store:
+    async with SqliteStore.open(path, engine=Inline.open if is_inline else Threaded.open, busy_timeout_ms=50) as store:
         await store.commit([save_run(a_created_run(1))])
 
         with held():

@@ -11,6 +11,7 @@ import pytest
 from deltaci.domain.errors import SchemaTooNew, SnapshotCorrupt, StoreUnavailable
 from deltaci.domain.events import SYSTEM
 from deltaci.store.database import Database
+from deltaci.store.engine import Inline, Threaded
 from deltaci.store.port import Audit
 from deltaci.store.sql import migrations, queries
 from deltaci.store.sqlite import SqliteStore
@@ -22,12 +23,12 @@ pytestmark = pytest.mark.anyio
 @pytest.mark.parametrize("is_inline_first", [True, False])
 async def test_a_store_opened_again_has_everything(path: Path, is_inline_first: bool) -> None:
     """Threads or none, it is the same file."""
-    async with SqliteStore.open(path, inline=is_inline_first) as store:
+    async with SqliteStore.open(path, engine=Inline.open if is_inline_first else Threaded.open) as store:
         await store.commit(a_planned_run(1, (a_created_job(),)))
         await store.commit([save_job(leased(a_job()))])
         before = [entry async for entry in store.journal()]
 
-    async with SqliteStore.open(path, inline=not is_inline_first) as store:
+    async with SqliteStore.open(path, engine=Threaded.open if is_inline_first else Inline.open) as store:
         after = [entry async for entry in store.journal()]
         loaded = await store.load_job(a_job().id)
 
@@ -112,7 +113,7 @@ def no_database(path: Path) -> Path:
 async def test_a_file_that_is_no_database_cannot_be_opened(no_database: Path, is_inline: bool) -> None:
     """The error names the file, and no thread is left behind."""
     with pytest.raises(StoreUnavailable, match=r"store\.db"):
-        async with SqliteStore.open(no_database, inline=is_inline):
+        async with SqliteStore.open(no_database, engine=Inline.open if is_inline else Threaded.open):
             pass
 
 
@@ -167,7 +168,7 @@ async def test_a_second_program_may_append_in_between(store: SqliteStore, path: 
     """A command line tool on a live database goes on with the same chain."""
     await store.commit([save_run(a_created_run(1))])
 
-    async with SqliteStore.open(path, inline=True) as other:
+    async with SqliteStore.open(path, engine=Inline.open) as other:
         await other.commit([Audit(at_ms=0, cause=SYSTEM, type="TokenMade")])
     await store.commit([save_run(a_created_run(2))])
 

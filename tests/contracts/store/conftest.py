@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from deltaci.store.engine import Inline, Threaded
 from deltaci.store.memory import MemoryStore
 from deltaci.store.port import (
     Store,
@@ -27,5 +28,7 @@ async def store(kind: str, tmp_path: Path) -> AsyncIterator[Store]:
     if kind == "memory":
         yield MemoryStore()
         return
-    async with SqliteStore.open(tmp_path / "store.db", inline=kind == "sqlite_inline") as opened:
+    async with SqliteStore.open(
+        tmp_path / "store.db", engine=Inline.open if kind == "sqlite_inline" else Threaded.open
+    ) as opened:
         yield opened

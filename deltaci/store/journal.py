@@ -92,10 +92,15 @@ def entry_of(row: Row) -> JournalEntry:
         sequence=row.sequence,
         type=row.type,
         at_ms=row.at_ms,
-        cause=_decode_cause(row.cause),
+        cause=cause_of(row.cause),
         data=row.data,
         hash=row.hash.hex(),
     )
+
+
+def cause_of(data: bytes) -> Cause:
+    """The cause as a row keeps it; raises `msgspec.DecodeError`."""
+    return _decode_cause(data)
 
 
 def drafts_of_events(

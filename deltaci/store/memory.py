@@ -11,11 +11,11 @@ import anyio.lowlevel
 
 from deltaci.domain import job as jobs
 from deltaci.domain import run as runs
-from deltaci.domain.effects import Effect
+from deltaci.domain.effects import AnalyzeAttempt, Effect, PlanRun, ReportRun
 from deltaci.domain.errors import StoreUnavailable
 from deltaci.domain.events import RunKey
 from deltaci.domain.job import Job
-from deltaci.domain.plan import Plan, PlannedJob
+from deltaci.domain.plan import Plan, PlannedJob, digest
 from deltaci.domain.repo import Latest, Repo
 from deltaci.domain.run import Run
 from deltaci.domain.states import JobState, RunState
@@ -24,10 +24,13 @@ from deltaci.store.port import (
     AddJob,
     ArtifactStored,
     Audit,
+    Columns,
     Delivery,
     Explanation,
+    JobRow,
     JournalEntry,
     LogChunk,
+    LogRow,
     LogState,
     Owe,
     Owed,
@@ -35,7 +38,9 @@ from deltaci.store.port import (
     QueuedJob,
     Reply,
     Reported,
+    Rows,
     Runner,
+    RunRow,
     RunSummary,
     SaveJob,
     SavePlan,
@@ -362,10 +367,10 @@ class MemoryStore:
         rows = [row for row in self._journal[after_id:] if row.run_id == run_id and run_id]
         return tuple(entry_of(row) for row in rows[:limit])
 
-    async def journal(self) -> AsyncIterator[JournalEntry]:
-        """Every entry from the first on."""
+    async def journal(self, *, after_id: int = 0) -> AsyncIterator[JournalEntry]:
+        """Every entry after `after_id`."""
         await self._beat()
-        for row in tuple(self._journal):
+        for row in self._journal[after_id:]:
             yield entry_of(row)
 
     # ---- logs, artifacts, results --------------------------------------------------------------------------------
@@ -438,6 +443,60 @@ class MemoryStore:
         await self._beat()
         return tuple(sorted(self._runners.values(), key=lambda runner: (runner.name, runner.id)))
 
+    # ---- for checks ----------------------------------------------------------------------------------------------
+
+    async def run_ids(self, *, after: str = "", limit: int = 1000) -> tuple[str, ...]:
+        """Ids of all runs in order, those after `after`."""
+        await self._beat()
+        return tuple(sorted(run_id for run_id in self._runs if run_id > after)[:limit])
+
+    async def rows_of_run(self, run_id: str) -> Rows | None:
+        """Everything stored of a run, as of one instant. Columns are made as they are asked for."""
+        await self._beat()
+        run = self._runs.get(run_id)
+        if run is None:
+            return None
+        job_ids = self._jobs_of_run.get(run_id, ())
+        plan, repo = self._plans.get(run_id), self._repos.get(run.key.repo_id)
+        own_keys = {PlanRun(run_id).key, ReportRun(run_id).key}
+        return Rows(
+            journal_id=len(self._journal),
+            run=_run_row(run),
+            jobs=tuple(_job_row(*self._jobs[job_id], self._needs[job_id]) for job_id in job_ids),
+            plan=plan,
+            plan_digest="" if plan is None else digest(plan),
+            deliveries=tuple(one for one in self._deliveries.values() if one.run_id == run_id),
+            owed=tuple(
+                owed
+                for owed in self._outbox.values()
+                if owed.effect.key in own_keys
+                or (isinstance(owed.effect, AnalyzeAttempt) and owed.effect.job_id in job_ids)
+            ),
+            explanations=tuple(one for key, one in sorted(self._explanations.items()) if key[0] in job_ids),
+            reported={check: told for (run, check), told in sorted(self._reported.items()) if run == run_id},
+            logs=tuple(self._log_row(key) for key in sorted(self._log_states) if key[0] in job_ids),
+            is_reported=repo is not None and repo.report_to != "",
+        )
+
+    def _log_row(self, key: tuple[str, int]) -> LogRow:
+        chunks, start = [], 0
+        for data in self._logs[key]:
+            if data:
+                chunks.append((start, len(data)))
+            start += len(data)
+        return LogRow(job_id=key[0], attempt=key[1], state=self._log_states[key], chunks=tuple(chunks))
+
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        """The whole ledger of webhooks in order of arrival."""
+        await self._beat()
+        for delivery in tuple(self._deliveries.values()):
+            yield delivery
+
+    async def outbox(self) -> tuple[Owed, ...]:
+        """Everything owed, what was refused included, in order of owing."""
+        await self._beat()
+        return tuple(sorted(self._outbox.values(), key=lambda owed: owed.generation))
+
     async def counts(self) -> dict[str, dict[str, int]]:
         """Row counts by table and state."""
         await self._beat()
@@ -482,6 +541,21 @@ class MemoryStore:
             and all(need not in states or states[need].is_final for need in self._needs[job_id])
             for job_id, state in states.items()
         )
+
+
+def _run_row(run: Run) -> RunRow:
+    columns = Columns(state=run.state.value, revision=run.revision, due_at_ms=runs.deadline_ms(run))
+    return RunRow(run=run, columns=columns, key=run.key, attempt=run.attempt, stream=run.trigger.stream)
+
+
+def _job_row(job: Job, planned: PlannedJob, needs: tuple[str, ...]) -> JobRow:
+    columns = Columns(
+        state=job.state.value,
+        revision=job.revision,
+        due_at_ms=jobs.deadline_ms(job),
+        queued_at_ms=job.attempts[-1].queued_at_ms if job.state is JobState.QUEUED else None,
+    )
+    return JobRow(job=job, columns=columns, planned=planned, needs=tuple(sorted(needs)))
 
 
 def _is_of_stream(run: Run, other: Run) -> bool:

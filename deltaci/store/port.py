@@ -300,6 +300,66 @@ class LogState(_Row, frozen=True, kw_only=True):
     crc32: int | None = None
 
 
+# ---- everything stored of a run, for checks --------------------------------------------------------------------
+
+
+class Columns(_Row, frozen=True, kw_only=True):
+    """What stands beside a snapshot, derived from it on every save. `queued_at_ms` is a job's alone."""
+
+    state: str
+    revision: int
+    due_at_ms: int | None
+    queued_at_ms: int | None = None
+
+
+class RunRow(_Row, frozen=True, kw_only=True):
+    """A run, and what its row says of it besides."""
+
+    run: Run
+    columns: Columns
+    key: RunKey
+    attempt: int
+    stream: str
+
+
+class JobRow(_Row, frozen=True, kw_only=True):
+    """A job, what its row says of it besides, what a runner is told to do for it, and whom it waits for."""
+
+    job: Job
+    columns: Columns
+    planned: PlannedJob | None
+    needs: tuple[str, ...]
+
+
+class LogRow(_Row, frozen=True, kw_only=True):
+    """The log of an attempt: how far it is stored, and (start, length) of each chunk in order."""
+
+    job_id: str
+    attempt: int
+    state: LogState
+    chunks: tuple[tuple[int, int], ...]
+
+
+class Rows(_Row, frozen=True, kw_only=True):
+    """Everything stored of one run and its jobs at one instant: when `journal_id` was the journal's last entry.
+
+    `jobs` in the order of the plan. `deliveries`: the webhook that made the run, and those that found it.
+    `is_reported`: whether the results of its repository are told to a forge.
+    """
+
+    journal_id: int
+    run: RunRow
+    jobs: tuple[JobRow, ...]
+    plan: Plan | None
+    plan_digest: str
+    deliveries: tuple[Delivery, ...]
+    owed: tuple[Owed, ...]
+    explanations: tuple[Explanation, ...]
+    reported: dict[str, str]
+    logs: tuple[LogRow, ...]
+    is_reported: bool
+
+
 class Store(Protocol):
     """Everything durable. All methods raise `StoreUnavailable` when the backend does not answer."""
 
@@ -375,8 +435,8 @@ class Store(Protocol):
         """State events and audit records of a run and its jobs, in order."""
         ...
 
-    def journal(self) -> AsyncIterator[JournalEntry]:
-        """Every entry from the first on, read in pages."""
+    def journal(self, *, after_id: int = 0) -> AsyncIterator[JournalEntry]:
+        """Every entry after `after_id`, by default from the first on, read in pages."""
         ...
 
     # logs, artifacts, results
@@ -398,6 +458,23 @@ class Store(Protocol):
     async def runner(self, runner_id: str) -> Runner | None: ...
     async def runner_by_name(self, token_id: str, name: str) -> Runner | None: ...
     async def runners(self) -> tuple[Runner, ...]: ...
+
+    # for checks: whatever is stored, whole and in pages
+    async def run_ids(self, *, after: str = "", limit: int = 1000) -> tuple[str, ...]:
+        """Ids of all runs in order, those after `after`."""
+        ...
+
+    async def rows_of_run(self, run_id: str) -> Rows | None:
+        """Everything stored of a run, as of one instant."""
+        ...
+
+    def deliveries(self) -> AsyncIterator[Delivery]:
+        """The whole ledger of webhooks in order of arrival, read in pages."""
+        ...
+
+    async def outbox(self) -> tuple[Owed, ...]:
+        """Everything owed, what was refused included, in order of owing."""
+        ...
 
     # measurements for metrics: counts by state
     async def counts(self) -> dict[str, dict[str, int]]:

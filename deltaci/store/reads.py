@@ -124,8 +124,21 @@ def pairs(connection: sqlite3.Connection, name: str, values: tuple[Any, ...] = (
 def delivery(connection: sqlite3.Connection, name: str, repo_id: str, key: str) -> Delivery | None:
     """The first row of a named query over the ledger."""
     row = connection.execute(query(name), (repo_id, key)).fetchone()
-    if row is None:
-        return None
+    return None if row is None else _delivery(row)
+
+
+def deliveries(connection: sqlite3.Connection, name: str, values: tuple[Any, ...]) -> tuple[Delivery, ...]:
+    """The rows of a named query over the ledger."""
+    return tuple(map(_delivery, connection.execute(query(name), values)))
+
+
+def page_of_deliveries(connection: sqlite3.Connection, after: int, limit: int) -> tuple[tuple[Delivery, ...], int]:
+    """A page of the whole ledger, and where the next one begins."""
+    rows = connection.execute(query("deliveries"), (after, limit)).fetchall()
+    return tuple(map(_delivery, rows)), rows[-1][8] if rows else after
+
+
+def _delivery(row: tuple[Any, ...]) -> Delivery:
     return Delivery(
         repo_id=row[0],
         delivery_id=row[1],
@@ -146,8 +159,8 @@ def reply(connection: sqlite3.Connection, key: str) -> Reply | None:
     return Reply(key=row[0], request_sha256=row[1], http_status=row[2], body=row[3], at_ms=row[4])
 
 
-def owed(connection: sqlite3.Connection, kind: str, now_ms: int, limit: int) -> tuple[Owed, ...]:
-    """Debts of one kind that are due and not refused."""
+def owed(connection: sqlite3.Connection, name: str, values: dict[str, Any] | tuple[Any, ...] = ()) -> tuple[Owed, ...]:
+    """The debts of a named query."""
     return tuple(
         Owed(
             effect=codec.decode(codec.EFFECT, effect, key),
@@ -157,9 +170,7 @@ def owed(connection: sqlite3.Connection, kind: str, now_ms: int, limit: int) -> 
             error=error,
             is_refused=bool(is_refused),
         )
-        for key, effect, generation, due_at_ms, tries, error, is_refused in connection.execute(
-            query("owed"), (kind, now_ms, limit)
-        )
+        for key, effect, generation, due_at_ms, tries, error, is_refused in connection.execute(query(name), values)
     )
 
 

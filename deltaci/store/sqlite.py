@@ -25,7 +25,7 @@ from deltaci.domain.plan import Plan, PlannedJob
 from deltaci.domain.repo import Latest, Repo
 from deltaci.domain.run import Run
 from deltaci.domain.states import RunState
-from deltaci.store import reads
+from deltaci.store import reads, rows
 from deltaci.store.batching import Batcher
 from deltaci.store.database import BUSY_TIMEOUT_MS, Database, Held
 from deltaci.store.engine import Engine, OpenEngine, Threaded
@@ -38,6 +38,7 @@ from deltaci.store.port import (
     Owed,
     QueuedJob,
     Reply,
+    Rows,
     Runner,
     RunSummary,
     Token,
@@ -239,7 +240,7 @@ class SqliteStore:
 
     async def owed(self, kind: type[Effect], now_ms: int, limit: int) -> tuple[Owed, ...]:
         """Effects of `kind` due at or before `now_ms` that are not refused, the earliest due first."""
-        return await self._read(reads.owed, kind.__name__, now_ms, limit)
+        return await self._read(reads.owed, "owed", (kind.__name__, now_ms, limit))
 
     async def next_owed_at_ms(self) -> int | None:
         """When the next effect that is not refused becomes due."""
@@ -251,9 +252,9 @@ class SqliteStore:
         """State events and audit records of a run and its jobs, in order."""
         return await self._read(reads.events_of_run, run_id, after_id, limit)
 
-    async def journal(self) -> AsyncIterator[JournalEntry]:
-        """Every entry from the first on, read in pages."""
-        last_id = 0
+    async def journal(self, *, after_id: int = 0) -> AsyncIterator[JournalEntry]:
+        """Every entry after `after_id`, read in pages."""
+        last_id = after_id
         while page := await self._read(reads.journal, last_id, ROWS_AT_ONCE):
             for entry in page:
                 yield entry
@@ -306,6 +307,30 @@ class SqliteStore:
     async def runners(self) -> tuple[Runner, ...]:
         """All runners by name."""
         return await self._read(reads.runners, "runners")
+
+    # ---- for checks ----------------------------------------------------------------------------------------------
+
+    async def run_ids(self, *, after: str = "", limit: int = 1000) -> tuple[str, ...]:
+        """Ids of all runs in order, those after `after`."""
+        return await self._read(reads.ids, "run_ids", (after, limit))
+
+    async def rows_of_run(self, run_id: str) -> Rows | None:
+        """Everything stored of a run, as of one instant."""
+        return await self._read(rows.rows_of_run, run_id)
+
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        """The whole ledger of webhooks in order of arrival, read in pages."""
+        after = 0
+        while True:
+            page, after = await self._read(reads.page_of_deliveries, after, ROWS_AT_ONCE)
+            if not page:
+                return
+            for delivery in page:
+                yield delivery
+
+    async def outbox(self) -> tuple[Owed, ...]:
+        """Everything owed, what was refused included, in order of owing."""
+        return await self._read(reads.owed, "outbox")
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """Row counts by table and state."""

@@ -212,3 +212,62 @@ SELECT CASE is_refused WHEN 0 THEN 'owed' ELSE 'refused' END, count(*) FROM outb
 -- name: count_journal
 -- Entries of the journal: its ids have no gaps.
 SELECT coalesce(max(id), 0) FROM journal;
+
+-- name: run_ids
+-- A page of the ids of all runs.
+SELECT id FROM run WHERE id > ? ORDER BY id LIMIT ?;
+
+-- name: row_of_run
+-- All columns of a run, whether its repository is told results, and the cause of its first event.
+SELECT run.snapshot, run.state, run.revision, run.due_at_ms,
+    run.repo_id, run.commit_sha, run.trigger_type, run.pr_number, run.attempt, run.stream, repo.snapshot,
+    (SELECT cause FROM journal WHERE entity_id = run.id AND type = 'RunCreated' AND sequence = 1)
+FROM run LEFT JOIN repo ON repo.id = run.repo_id WHERE run.id = ?;
+
+-- name: job_rows_of_run
+-- All columns of a run's jobs in the order of its plan, with what a runner is told to do.
+SELECT job.id, job.snapshot, job.state, job.revision, job.due_at_ms, job.queued_at_ms, planned.planned
+FROM job LEFT JOIN planned ON planned.job_id = job.id WHERE job.run_id = ? ORDER BY job.position, job.rowid;
+
+-- name: needs_of_run
+-- Which job of a run waits for which.
+SELECT need.job_id, need.need_id FROM job JOIN need ON need.job_id = job.id WHERE job.run_id = ?
+ORDER BY need.job_id, need.need_id;
+
+-- name: plan_row
+-- The plan of a run with its digest.
+SELECT digest, plan FROM plan WHERE run_id = ?;
+
+-- name: shared_deliveries
+-- The webhooks that found a run that was there already, in order of arrival.
+SELECT repo_id, delivery_id, body_sha256, received_at_ms, event, run_id, ignored, is_duplicate FROM delivery
+WHERE run_id = ? AND is_duplicate ORDER BY id;
+
+-- name: owed_of_run
+-- Debts of a run and of its jobs' attempts; a job's keys are those between the colons after its id.
+SELECT key, effect, generation, due_at_ms, tries, error, is_refused FROM outbox
+WHERE key IN ('plan:' || :run_id, 'report:' || :run_id)
+UNION ALL
+SELECT outbox.key, outbox.effect, outbox.generation, outbox.due_at_ms, outbox.tries, outbox.error, outbox.is_refused
+FROM job JOIN outbox ON outbox.key > 'analyze:' || job.id || ':' AND outbox.key < 'analyze:' || job.id || ';'
+WHERE job.run_id = :run_id;
+
+-- name: log_states_of_run
+-- How far the logs of a run are stored.
+SELECT log_state.job_id, log_state.attempt, log_state.size, log_state.is_final, log_state.crc32
+FROM job JOIN log_state ON log_state.job_id = job.id WHERE job.run_id = ?;
+
+-- name: log_chunks_of_run
+-- Where the chunks of a run's logs lie.
+SELECT log_chunk.job_id, log_chunk.attempt, log_chunk.start, length(log_chunk.data)
+FROM job JOIN log_chunk ON log_chunk.job_id = job.id WHERE job.run_id = ?
+ORDER BY log_chunk.job_id, log_chunk.attempt, log_chunk.start;
+
+-- name: deliveries
+-- A page of the ledger of webhooks, in order of arrival.
+SELECT repo_id, delivery_id, body_sha256, received_at_ms, event, run_id, ignored, is_duplicate, id FROM delivery
+WHERE id > ? ORDER BY id LIMIT ?;
+
+-- name: outbox
+-- Everything owed.
+SELECT key, effect, generation, due_at_ms, tries, error, is_refused FROM outbox ORDER BY generation;

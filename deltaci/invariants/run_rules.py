@@ -91,7 +91,8 @@ def skipped_for_a_reason(change: Change) -> Found | None:
 def run_starts_with_a_job(change: Change) -> Found | None:
     """A run is running once one of its jobs has been with a runner."""
     jobs = _jobs_of(change.past, change.before)
-    if not any(job.state in runs.STARTED for job in jobs):
+    # A job whose first attempt was lost is queued again before its run has heard that it had begun.
+    if not any(attempt.lease is not None for job in jobs for attempt in job.attempts):
         return Found("it starts while none of its jobs has been with a runner")
     return None
 

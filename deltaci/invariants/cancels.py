@@ -36,7 +36,7 @@ def cancel_reaches_jobs(change: Change) -> Found | None:
     if reach_ms is None or run is None or run.cancel is None:
         return None
     canceled_at_ms = run.cancel.by_ms - run.cancel_within_ms
-    late_ms = change.event.at_ms - max(canceled_at_ms, change.past.started_at_ms or canceled_at_ms)
+    late_ms = change.event.at_ms - max(canceled_at_ms, change.past.started_at_ms or 0, change.past.disturbed_at_ms)
     if late_ms > reach_ms:
         track = change.past.tracks[run.id]
         return Found(
@@ -81,7 +81,7 @@ def cancel_forced_in_time(change: Change) -> Found | None:
     if event.lease_state is LeaseState.REVOKED and event.at_ms < job.cancel.by_ms:
         return Found(f"it is revoked {job.cancel.by_ms - event.at_ms} ms before the deadline", (track.cancel_id,))
     late_ms = change.past.late_ms
-    since_ms = max(job.cancel.by_ms, change.past.started_at_ms or 0)
+    since_ms = max(job.cancel.by_ms, change.past.started_at_ms or 0, change.past.disturbed_at_ms)
     if late_ms is not None and event.at_ms > since_ms + late_ms:
         return Found(f"it ends {event.at_ms - since_ms} ms after the deadline", (track.cancel_id,))
     return None

@@ -43,6 +43,10 @@ class Journal:
         """A server started then, at the earliest: no lease may expire before it was granted that time anew."""
         self.past.started_at_ms = at_ms
 
+    def disturbed(self, at_ms: int) -> None:
+        """Until then something kept the server from its work: what must happen in time counts from there."""
+        self.past.disturbed_at_ms = at_ms
+
     def take(self, entry: JournalEntry) -> list[Violation]:
         """What is wrong with the next entry. One that cannot follow ends the looking at its entity, not at others."""
         broken = entity.chain(self.last_id, self._last_hash, entry)

@@ -70,6 +70,7 @@ class Past:
         self.refusals: Counter[tuple[str, str, str]] = Counter()  # entity id, command, why -> how often audited
         self.logs: dict[tuple[str, int], LogSeen] = {}
         self.started_at_ms: int | None = None  # the last start of a server that was told of
+        self.disturbed_at_ms = 0  # until then something kept the server from its work
 
     def run_of(self, job: Job) -> Run | None:
         """The run of a job, as folded so far."""

@@ -36,6 +36,16 @@ def stored_is_fold(past: Past, rows: Rows) -> Iterator[Found]:
             text = f"the stored state is not the fold of its events: {', '.join(names)}"
             yield Found(text, past.ids(stored.id), stored.id)
 
+    stored_ids = {row.job.id for row in rows.jobs}
+    for job_id in past.jobs_of_run.get(rows.run.run.id, ()):
+        if job_id not in stored_ids:
+            yield no_row(past, job_id)
+
+
+def no_row(past: Past, entity_id: str) -> Found:
+    """What is found of an entity that has events, and no row."""
+    return Found("it has events, and no row", past.ids(entity_id), entity_id)
+
 
 def columns_of_snapshot(past: Past, rows: Rows) -> Iterator[Found]:
     """The columns beside a snapshot say what the snapshot says: state, revision, queueing, the run's key."""
@@ -174,8 +184,10 @@ def _may_follow(seen: LogSeen, log: LogRow) -> bool:
     return log.state.size == seen.size if seen.is_over else log.state.size >= seen.size
 
 
+STORED: Final = Rule(1, stored_is_fold)
+
 RULES: Final = (
-    Rule(1, stored_is_fold),
+    STORED,
     Rule(1, columns_of_snapshot),
     Rule(17, one_timer),
     Rule(5, held_while_leased),

@@ -468,7 +468,7 @@ class MemoryStore:
             deliveries=tuple(one for one in self._deliveries.values() if one.run_id == run_id),
             owed=tuple(
                 owed
-                for owed in self._outbox.values()
+                for owed in sorted(self._outbox.values(), key=lambda owed: owed.generation)
                 if owed.effect.key in own_keys
                 or (isinstance(owed.effect, AnalyzeAttempt) and owed.effect.job_id in job_ids)
             ),

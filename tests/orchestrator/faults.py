@@ -14,7 +14,7 @@ from deltaci.domain.events import decode_event
 from deltaci.domain.run import Run
 from deltaci.domain.states import LeaseState
 from deltaci.store.port import Runner, Store, Write
-from deltaci.store.verify import verify
+from deltaci.invariants.verify import verify
 from protocol import messages as wire
 from tests.orchestrator.support import Stage
 
@@ -58,7 +58,7 @@ class FaultyStore:
                 raise StoreUnavailable("the database cannot be read")
             return await read(*args, **more)
 
-        return read if name == "journal" else reading
+        return read if name in ("journal", "deliveries") else reading
 
     def writes(self, kind: type[T]) -> list[T]:
         """Everything of one kind that was committed."""

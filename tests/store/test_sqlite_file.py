@@ -185,8 +185,9 @@ SCANNING = {
     "count_jobs",
     "count_outbox",
     "count_journal",
+    "outbox",
 }
-PARAMETERS = ("before", "limit", "repo_id", "state", "now_ms", "job_id", "attempt", "first", "end")
+PARAMETERS = ("before", "limit", "repo_id", "run_id", "state", "now_ms", "job_id", "attempt", "first", "end")
 
 
 def scans(connection: sqlite3.Connection, sql: str) -> bool:

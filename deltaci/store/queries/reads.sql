@@ -250,7 +250,8 @@ WHERE key IN ('plan:' || :run_id, 'report:' || :run_id)
 UNION ALL
 SELECT outbox.key, outbox.effect, outbox.generation, outbox.due_at_ms, outbox.tries, outbox.error, outbox.is_refused
 FROM job JOIN outbox ON outbox.key > 'analyze:' || job.id || ':' AND outbox.key < 'analyze:' || job.id || ';'
-WHERE job.run_id = :run_id;
+WHERE job.run_id = :run_id
+ORDER BY generation;
 
 -- name: log_states_of_run
 -- How far the logs of a run are stored.

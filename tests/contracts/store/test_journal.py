@@ -14,7 +14,7 @@ from deltaci.store.port import (
     Store,
     Write,
 )
-from deltaci.store.verify import verify
+from deltaci.invariants.verify import verify
 from tests.builders import (
     NOW_MS,
     a_created_job,

@@ -7,17 +7,29 @@ import msgspec
 from deltaci.domain import ids
 from deltaci.domain import job as jobs
 from deltaci.domain import run as runs
-from deltaci.domain.events import SYSTEM, JobCreated, JobRef, RunKey, Trigger
+from deltaci.domain.events import (
+    SYSTEM,
+    AttemptEnded,
+    AttemptMoved,
+    Cause,
+    JobCreated,
+    JobRef,
+    LeaseAcknowledged,
+    RunCreated,
+    RunKey,
+    Trigger,
+)
 from deltaci.domain.job import Job
 from deltaci.domain.machine import Step
-from deltaci.domain.plan import Plan, PlannedJob
+from deltaci.domain.plan import Plan, PlannedJob, digest
 from deltaci.domain.plan import Step as Script
 from deltaci.domain.repo import Repo
 from deltaci.domain.run import Run
 from deltaci.domain.states import EndReason, JobState
-from deltaci.store.port import AddJob, Delivery, SaveJob, SaveRun
+from deltaci.store.port import AddJob, Delivery, Owe, SaveJob, SavePlan, SaveRun
 
 NOW_MS = 1_700_000_000_000
+SOMEBODY = Cause("user", "tok_1", via="test")
 
 
 def a_run_id(number: int = 1) -> str:
@@ -133,15 +145,25 @@ def stepped(before: Any, command: Any, *, now_ms: int = NOW_MS) -> Step[Any]:
 
 
 def save_run(step: Step[Run]) -> SaveRun:
-    """The write that stores a step of a run."""
+    """The write that stores a step of a run; somebody created it."""
     expected = step.state.revision - len(step.events)
-    return SaveRun(run=step.state, expected_revision=expected, events=step.events, cause=SYSTEM)  # type: ignore[arg-type]
+    cause = SOMEBODY if isinstance(step.events[0], RunCreated) else SYSTEM
+    return SaveRun(run=step.state, expected_revision=expected, events=step.events, cause=cause)  # type: ignore[arg-type]
 
 
 def save_job(step: Step[Job]) -> SaveJob:
-    """The write that stores a step of a job."""
+    """The write that stores a step of a job; what only its lease's holder may bring about, the holder did."""
     expected = step.state.revision - len(step.events)
-    return SaveJob(job=step.state, expected_revision=expected, events=step.events, cause=SYSTEM)  # type: ignore[arg-type]
+    event = step.events[0]
+    is_told = isinstance(event, LeaseAcknowledged | AttemptMoved | AttemptEnded)
+    lease = step.state.attempts[event.attempt - 1].lease if is_told else None
+    cause = SYSTEM if lease is None else Cause("runner", lease.runner_id)
+    return SaveJob(job=step.state, expected_revision=expected, events=step.events, cause=cause)  # type: ignore[arg-type]
+
+
+def owed(step: Step[Any]) -> list[Owe]:
+    """The writes that owe a step's effects."""
+    return [Owe(effect=effect, due_at_ms=step.events[0].at_ms) for effect in step.effects]
 
 
 def add_job(event: JobCreated | None = None, *, needs: tuple[str, ...] = (), **planned: Any) -> AddJob:
@@ -159,25 +181,44 @@ def add_job(event: JobCreated | None = None, *, needs: tuple[str, ...] = (), **p
 def a_planned_run(
     number: int, events: tuple[JobCreated, ...], needs: dict[str, tuple[str, ...]] | None = None
 ) -> list[Any]:
-    """The writes that make a run with these jobs, its plan adopted: state QUEUED."""
+    """The writes that make a run with these jobs, its plan stored and adopted: state QUEUED. `needs` by job id."""
     needs = needs or {}
+    names = {event.job_id: event.name for event in events}
+    planned = {
+        event.job_id: a_planned_job(
+            name=event.name, needs=tuple(names[need] for need in needs.get(event.job_id, ())), retries=event.retries
+        )
+        for event in events
+    }
+    plan = a_plan(*planned.values())
     created = a_created_run(number)
     planning = stepped(created.state, runs.StartPlanning())
     refs = tuple(
         JobRef(id=event.job_id, name=event.name, is_required=event.is_required, needs=needs.get(event.job_id, ()))
         for event in events
     )
-    adopted = stepped(planning.state, runs.AdoptPlan(plan_digest="d" * 64, jobs=refs))
-    added = [add_job(event, needs=needs.get(event.job_id, ())) for event in events]
-    return [save_run(created), save_run(planning), save_run(adopted), *added]
+    adopted = stepped(planning.state, runs.AdoptPlan(plan_digest=digest(plan), jobs=refs))
+    added = [
+        AddJob(
+            job=jobs.created(event),
+            planned=planned[event.job_id],
+            needs=needs.get(event.job_id, ()),
+            events=(event,),
+            cause=SYSTEM,
+        )
+        for event in events
+    ]
+    save_plan = SavePlan(run_id=created.state.id, plan=plan, digest=digest(plan))
+    return [save_run(created), save_run(planning), save_run(adopted), save_plan, *added]
 
 
 # ---- a job's life ------------------------------------------------------------------------------------------------
 
 
-def leased(job: Job, *, lease_hash: str = "lease-1", now_ms: int = NOW_MS) -> Step[Job]:
-    """The job's queued attempt given to a runner."""
-    command = jobs.GrantLease(lease_hash=lease_hash, runner_id="runner_1", ack_within_ms=30_000, ttl_ms=120_000)
+def leased(job: Job, *, lease_hash: str = "", now_ms: int = NOW_MS, runner_id: str = "runner_1") -> Step[Job]:
+    """The job's queued attempt given to a runner, under a lease of its own."""
+    lease_hash = lease_hash or f"lease of {job.id}, attempt {len(job.attempts)}"
+    command = jobs.GrantLease(lease_hash=lease_hash, runner_id=runner_id, ack_within_ms=30_000, ttl_ms=120_000)
     return stepped(job, command, now_ms=now_ms)
 
 

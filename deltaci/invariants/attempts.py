@@ -62,11 +62,11 @@ def end_decided_at_once(change: Change) -> Found | None:
 
 
 def ends_as_its_attempt(change: Change) -> Found | None:
-    """A job ends as its last attempt did; without an attempt it is skipped or canceled."""
+    """A job ends as its last attempt did; without an attempt it can only be canceled."""
     before: Job = change.before
     if not before.attempts:
-        is_right = change.event.state in (JobState.SKIPPED, JobState.CANCELED)
-        return None if is_right else Found(f"it ends as {change.event.state} without an attempt")
+        is_canceled = change.event.state is JobState.CANCELED
+        return None if is_canceled else Found(f"it ends as {change.event.state} without an attempt")
     last = before.attempts[-1]
     if ENDS.get(last.state) is not change.event.state:
         return Found(f"it ends as {change.event.state} while attempt {last.number} is {last.state}")

@@ -46,6 +46,13 @@ def readable(event: RunEvent | JobEvent | Exception) -> Found | None:
     return None
 
 
+def nothing_after_end(track: Track, before: Run | Job | None) -> Found | None:
+    """Nothing follows a final state."""
+    if before is not None and before.state.is_final:
+        return Found(f"it follows the end as {before.state}", (track.end_id,) if track.end_id else ())
+    return None
+
+
 def legal_move(after: Run | Job | Exception) -> Found | None:
     """Every transition is in its machine's table."""
     if isinstance(after, IllegalMove):
@@ -93,14 +100,6 @@ def evolved(before: Run | Job | None, event: RunEvent | JobEvent) -> Run | Job:
             raise ValueError("the first event is not its creation")
 
 
-def nothing_after_end(change: Change) -> Found | None:
-    """Nothing follows a final state."""
-    if change.before is not None and change.before.state.is_final:
-        end_id = change.past.tracks[change.entry.entity_id].end_id
-        return Found(f"{change.entry.type} follows the end as {change.before.state}", (end_id,) if end_id else ())
-    return None
-
-
 def entry_says_the_same(change: Change) -> Found | None:
     """An entry's columns say what its event says: whose, of which run, which kind, when."""
     entry, event, after = change.entry, change.event, change.after
@@ -121,12 +120,12 @@ def caused(change: Change) -> Found | None:
 CHAIN: Final = Rule(20, chain)
 DENSE: Final = Rule(1, dense)
 READABLE: Final = Rule(1, readable)
+END: Final = Rule(2, nothing_after_end)
 FOLDS: Final = (Rule(2, legal_move), Rule(1, fold))
 
 ALWAYS: Final = (
-    Rule(2, nothing_after_end),
     Rule(20, entry_says_the_same),
     Rule(20, caused),
 )
 
-RULES: Final = (CHAIN, DENSE, READABLE, *FOLDS, *ALWAYS)
+RULES: Final = (CHAIN, DENSE, READABLE, END, *FOLDS, *ALWAYS)

@@ -77,14 +77,18 @@ class Journal:
         if track.is_unfoldable:
             track.last_id = entry.id
             return
+        before = self.past.folded.get(entry.entity_id)
+        beyond = entity.nothing_after_end(track, before)
+        if beyond is not None:
+            found.append(violation(entity.END, entry.entity_id, beyond, entry.id))
         event = entity.read(entry.data)
-        after = event if isinstance(event, Exception) else entity.followed(self.past.folded.get(entry.entity_id), event)
+        after = event if isinstance(event, Exception) else entity.followed(before, event)
         if isinstance(event, Exception) or isinstance(after, Exception):
             found.append(self._why_not(entry, event, after))
             track.is_unfoldable = True
             track.last_id = entry.id
             return
-        change = Change(entry, event, self.past.folded.get(entry.entity_id), after, self.past)
+        change = Change(entry, event, before, after, self.past)
         for rule in RULES_AFTER.get(type(event), entity.ALWAYS):
             wrong = rule.check(change)
             if wrong is not None:

@@ -154,7 +154,7 @@ class _Verifier:
 
         looked((entity.CHAIN,), self.checked["journal"])
         events = self.checked["journal"] - self._kinds[""]
-        looked((entity.DENSE, entity.READABLE, *entity.FOLDS), events)
+        looked((entity.DENSE, entity.READABLE, entity.END, *entity.FOLDS), events)
         for name, count in self._kinds.items():
             looked(RULES_AFTER.get(_KINDS[name], ()) if name in _KINDS else (), count)
         looked(tables.RULES, self.checked["runs"])

@@ -13,8 +13,8 @@ from deltaci.domain.errors import RevisionConflict, StoreError, StoreUnavailable
 from deltaci.domain.events import decode_event
 from deltaci.domain.run import Run
 from deltaci.domain.states import LeaseState
-from deltaci.store.port import Runner, Store, Write
 from deltaci.invariants.verify import verify
+from deltaci.store.port import Runner, Store, Write
 from protocol import messages as wire
 from tests.orchestrator.support import Stage
 

@@ -13,10 +13,10 @@ import pytest
 from deltaci.domain.effects import ReportRun
 from deltaci.domain.errors import StoreError, StoreUnavailable
 from deltaci.store.engine import Inline, Threaded
+from deltaci.invariants.verify import verify
 from deltaci.store.port import LogChunk, Owe, Write
 from deltaci.store.sqlite import COMMITS_MAX, SqliteStore
-from deltaci.invariants.verify import verify
-from tests.builders import NOW_MS, a_created_job, a_created_run, a_job, a_planned_run, a_run_id, save_run
+from tests.builders import NOW_MS, a_created_job, a_created_run, a_job, a_planned_run, a_run_id, owed, save_run
 
 pytestmark = pytest.mark.anyio
 
@@ -173,7 +173,7 @@ async def test_a_commit_that_cannot_be_stored_fails_alone(store: SqliteStore) ->
     answers: dict[int, StoreError] = {}
 
     async def commit(number: int) -> None:
-        writes: list[Write] = [save_run(a_created_run(number))]
+        writes: list[Write] = [save_run(a_created_run(number)), *owed(a_created_run(number))]
         if number == 3:
             writes.append(Owe(effect=ReportRun(a_run_id(3)), due_at_ms=2**70))
         try:

@@ -2,10 +2,10 @@
 
 import msgspec
 import pytest
+from deltaci.store.verify import check_attempts, check_run, verify
 
 from deltaci.domain.states import EndReason, RunState
 from deltaci.store.sqlite import SqliteStore
-from deltaci.store.verify import check_attempts, check_run, verify
 from tests.builders import (
     a_created_job,
     a_job,

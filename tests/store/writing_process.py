@@ -5,7 +5,7 @@ import sys
 import anyio
 import msgspec
 
-from deltaci.domain.events import SYSTEM, LeaseRenewed
+from deltaci.domain.events import TIMER, LeaseRenewed
 from deltaci.domain.job import evolve
 from deltaci.store.port import SaveJob
 from deltaci.store.sqlite import SqliteStore
@@ -22,9 +22,9 @@ async def live(store: SqliteStore, number: int) -> None:
     await store.commit([*a_planned_run(number, (a_created_job(run_id),)), save_job(granted), save_job(started)])
     job = started.state
     while True:
-        event = LeaseRenewed(at_ms=NOW_MS, attempt=1, expires_at_ms=NOW_MS + job.revision)
+        event = LeaseRenewed(at_ms=NOW_MS, attempt=1, expires_at_ms=NOW_MS + 1_000_000 + job.revision)
         after = evolve(job, event)
-        await store.commit([SaveJob(job=after, expected_revision=job.revision, events=(event,), cause=SYSTEM)])
+        await store.commit([SaveJob(job=after, expected_revision=job.revision, events=(event,), cause=TIMER)])
         sys.stdout.write(f"{after.id} {after.revision}\n")
         sys.stdout.flush()
         job = msgspec.structs.replace(after)

@@ -8,6 +8,7 @@ import pytest
 from deltaci.domain.effects import PlanRun
 from deltaci.domain.errors import DuplicateKey, RevisionConflict
 from deltaci.domain.events import SYSTEM, LeaseRenewed
+from deltaci.invariants.verify import verify
 from deltaci.store.port import (
     Audit,
     LogChunk,
@@ -21,7 +22,6 @@ from deltaci.store.port import (
     Store,
     Write,
 )
-from deltaci.invariants.verify import verify
 from tests.builders import (
     NOW_MS,
     a_created_job,

@@ -6,15 +6,14 @@ from deltaci.domain import job as jobs
 from deltaci.domain import run as runs
 from deltaci.domain.events import SYSTEM, Cause, decode_event
 from deltaci.domain.states import EndReason
+from deltaci.invariants.verify import verify
 from deltaci.store.journal import GENESIS, draft_of, row_hash
 from deltaci.store.port import (
     Audit,
-    Owe,
     SaveJob,
     Store,
     Write,
 )
-from deltaci.invariants.verify import verify
 from tests.builders import (
     NOW_MS,
     a_created_job,
@@ -25,11 +24,12 @@ from tests.builders import (
     add_job,
     completed,
     leased,
+    owed,
     save_job,
     save_run,
     stepped,
 )
-from tests.contracts.store.support import REPORT, outcomes
+from tests.contracts.store.support import outcomes
 
 pytestmark = pytest.mark.anyio
 
@@ -99,20 +99,22 @@ async def test_what_steps_stored_verifies(store: Store) -> None:
     await store.commit(run)
     job = a_job(index=0, retries=1)
     for number in (1, 2):
-        granted = leased(job, lease_hash=f"lease-{number}", now_ms=NOW_MS + number * 100_000)
+        granted = leased(job, now_ms=NOW_MS + number * 100_000)
         started = acknowledged(granted.state)
         ended = completed(started.state, exit_code=1)
         for step in (granted, started, ended):
-            await store.commit([save_job(step), Owe(effect=REPORT, due_at_ms=0)])
+            await store.commit([save_job(step), *owed(step)])
         job = ended.state
-    canceled = stepped(a_job(index=1), jobs.RequestCancel(reason=EndReason.USER_CANCELED, within_ms=10))
-    await store.commit([save_job(canceled)])
     queued = await store.load_run(a_run_id())
     assert queued is not None
+    requested = stepped(queued, runs.RequestCancel(reason=EndReason.USER_CANCELED))
+    await store.commit([save_run(requested)])
+    canceled = stepped(a_job(index=1), jobs.RequestCancel(reason=EndReason.USER_CANCELED, within_ms=10))
+    await store.commit([save_job(canceled)])
     seen = {one.id: runs.JobSeen(one.state, one.end_reason) for one in await store.jobs_of_run(a_run_id())}
-    await store.commit([save_run(stepped(queued, runs.Advance(jobs=seen)))])
+    await store.commit([save_run(stepped(requested.state, runs.Advance(jobs=seen)))])
 
     report = await verify(store)
 
     assert report.violations == ()
-    assert report.checked == {"journal": 16, "runs": 1, "jobs": 2}
+    assert report.checked == {"journal": 17, "runs": 1, "jobs": 2, "deliveries": 0, "owed": 3}

@@ -18,7 +18,7 @@ from deltaci.domain.run import Run
 from deltaci.orchestrator.messages import Admit
 from deltaci.orchestrator.orchestrator import Orchestrator, running
 from deltaci.orchestrator.ports import Policy
-from deltaci.store.port import Explanation, Runner, Store
+from deltaci.store.port import Explanation, Reported, Runner, Store
 from protocol import messages as wire
 
 ME = Cause("user", "tok_me", via="test")
@@ -84,9 +84,10 @@ class FakeAnalyzer:
 
 
 class FakeReporter:
-    """Remembers which runs it was asked to report, and fails as it was told."""
+    """Remembers which runs it was asked to report, stores that it did, and fails as it was told."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store) -> None:
+        self.store = store
         self.reported: list[str] = []
         self.failures: list[Exception] = []
 
@@ -94,6 +95,7 @@ class FakeReporter:
         if self.failures:
             raise self.failures.pop(0)
         self.reported.append(run_id)
+        await self.store.commit((Reported(run_id=run_id, check="", digest="told", at_ms=0),))
 
 
 class Witness:
@@ -226,7 +228,7 @@ async def staged(
     """The stage with one repository; the keepers look around every few milliseconds."""
     fast = {"timer_tick_ms": 5, "reconcile_every_ms": 10, "effect_retry_first_ms": 1, **policy}
     clock = clock or ManualClock()
-    planner, analyzer, reporter, witness = FakePlanner(*jobs), FakeAnalyzer(), FakeReporter(), Witness()
+    planner, analyzer, reporter, witness = FakePlanner(*jobs), FakeAnalyzer(), FakeReporter(store), Witness()
     async with running(
         store,
         clock=clock,

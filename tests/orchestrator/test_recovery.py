@@ -22,7 +22,7 @@ from tests.orchestrator.faults import assert_sound, insistently, quarantined, wo
 from tests.orchestrator.support import ManualClock, Stage, a_job, a_repo, staged
 
 THREE = (a_job("build"), a_job("test", needs=("build",), retries=1), a_job("lint"))
-COMMITS = 32
+COMMITS = 40
 REPORTING = a_repo(report_to="/srv/results")
 
 

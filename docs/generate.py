@@ -17,6 +17,7 @@ from deltaci.domain import attempt, job, lease, run
 from deltaci.domain.machine import Move
 from deltaci.domain.states import AttemptState, JobState, LeaseState, RunState
 from deltaci.gateway.house import Limits
+from deltaci.invariants import catalogue
 from deltaci.orchestrator.ports import Policy
 from deltaci.settings import PREFIX, Settings
 
@@ -109,7 +110,37 @@ def settings_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES: Final = {"states.md": states_page, "settings.md": settings_page}
+def invariants_page() -> str:
+    """`invariants.md`: each invariant with its rules, and where those that need more are proven."""
+    lines = [
+        "# Invariants",
+        "",
+        "Made by `make docs` from `deltaci/invariants/`: change that, not this page.",
+        "",
+        "What must hold of everything stored, and of everything that runners and clients were told, whatever crashed",
+        "and whatever got lost. `deltaci verify --data DIR` checks what can be decided from a database, live or at",
+        "rest, and names each violation by its rule, with the run or job and the journal's entries that show it.",
+        "",
+        "A rule is looked at after each event, in the tables of a run after any commit, in the ledger of webhooks and",
+        "the outbox, in what runners and clients saw (which tests and simulations note down), or once there was time",
+        "(`deltaci verify --at-rest`).",
+    ]
+    for number, invariant in catalogue.INVARIANTS.items():
+        lines += ["", f"## {number}", "", invariant]
+        rows = [
+            f"| `{rule.name}` | {rule.text} | {place} |"
+            for place, rules in catalogue.RULES_BY_PLACE.items()
+            for rule in rules
+            if rule.invariant == number
+        ]
+        if rows:
+            lines += ["", "| rule | what it says | looked at in |", "|---|---|---|", *rows]
+        if number in catalogue.ELSEWHERE:
+            lines += ["", f"Proven by {catalogue.ELSEWHERE[number]}."]
+    return "\n".join(lines) + "\n"
+
+
+PAGES: Final = {"states.md": states_page, "settings.md": settings_page, "invariants.md": invariants_page}
 
 
 def out_of_date(folder: Path = HERE) -> list[str]:

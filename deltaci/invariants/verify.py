@@ -44,7 +44,7 @@ async def verify(store: Store, *, now_ms: int | None = None, late_ms: int = 0) -
     return verifier.report()
 
 
-_KINDS: Final = {kind.__name__: kind for kind in RULES_AFTER}
+_RULES_AFTER: Final = {kind.__name__: rules for kind, rules in RULES_AFTER.items()}
 
 
 class _Verifier:
@@ -108,12 +108,10 @@ class _Verifier:
             return
         await self.follow(rows.journal_id)
         self._count(rows)
-        known = {(one.rule, one.entity_id) for one in self.violations}
-        found = rows_checked(self.journal, rows)
+        self.violations += rows_checked(self.journal, rows)
         if self._now_ms is not None:
             past = self.journal.past
-            found += violations(settled.RULES, run_id, past, rows, self._now_ms, self._late_ms)
-        self.violations += [one for one in found if (one.rule, one.entity_id) not in known]
+            self.violations += violations(settled.RULES, run_id, past, rows, self._now_ms, self._late_ms)
 
     def _count(self, rows: Rows) -> None:
         ids = {rows.run.run.id, *(row.job.id for row in rows.jobs)}
@@ -156,10 +154,11 @@ class _Verifier:
         events = self.checked["journal"] - self._kinds[""]
         looked((entity.DENSE, entity.READABLE, entity.END, *entity.FOLDS), events)
         for name, count in self._kinds.items():
-            looked(RULES_AFTER.get(_KINDS[name], ()) if name in _KINDS else (), count)
+            looked(_RULES_AFTER.get(name, entity.ALWAYS if name else ()), count)
         looked(tables.RULES, self.checked["runs"])
         looked(settled.RULES if self._now_ms is not None else (), self.checked["runs"])
         looked(DELIVERY_RULES, self.checked["deliveries"])
         looked((OWED,), self.checked["owed"])
         ordered = {number: looks[number] for number in catalogue.INVARIANTS if looks[number]}
-        return Report(dict(self.checked), ordered, tuple(self.violations))
+        # A run that was looked at twice may show the same twice.
+        return Report(dict(self.checked), ordered, tuple(dict.fromkeys(self.violations)))

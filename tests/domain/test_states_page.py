@@ -17,6 +17,7 @@ def test_a_page_that_is_missing_or_differs_is_out_of_date(tmp_path: Path) -> Non
     missing = generate.out_of_date(tmp_path)
     (tmp_path / "states.md").write_text(generate.states_page() + "by hand\n", encoding="utf-8")
     (tmp_path / "settings.md").write_text(generate.settings_page(), encoding="utf-8")
+    (tmp_path / "invariants.md").write_text(generate.invariants_page(), encoding="utf-8")
 
     assert missing == list(generate.PAGES)
     assert generate.out_of_date(tmp_path) == ["states.md"]

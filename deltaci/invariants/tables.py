@@ -19,6 +19,7 @@ from deltaci.invariants.past import LogSeen, Past
 from deltaci.invariants.rules import Found, Rule
 from deltaci.store.port import Columns, LogRow, Rows
 
+NO_EVENTS: Final = Found("it has a row, and no events")
 ANALYZED: Final = frozenset({AttemptState.FAILED, AttemptState.TIMED_OUT, AttemptState.LOST})
 
 
@@ -29,7 +30,7 @@ def stored_is_fold(past: Past, rows: Rows) -> Iterator[Found]:
         folded = past.folded.get(stored.id)
         track = past.tracks.get(stored.id)
         if track is None:
-            yield Found("it has a row, and no events", (), stored.id)
+            yield NO_EVENTS._replace(entity_id=stored.id)
         elif folded != stored and not track.is_unfoldable:
             fields = stored.__struct_fields__
             names = [name for name in fields if getattr(stored, name) != getattr(folded, name, None)]

@@ -38,6 +38,7 @@ async def verify(store: Store, *, now_ms: int | None = None, late_ms: int = 0) -
     try:
         await verifier.follow()
         await verifier.check_runs()
+        await verifier.check_dispatch()
         await verifier.check_ledger()
     except SnapshotCorrupt as error:
         verifier.unreadable(error)
@@ -95,6 +96,15 @@ class _Verifier:
             if entity_id not in self._seen:
                 found = tables.no_row(self.journal.past, entity_id)
                 self.violations.append(violation(tables.STORED, entity_id, found))
+
+    async def check_dispatch(self) -> None:
+        """What dispatch would lease, or take for leased: jobs that have events, whatever run their row names."""
+        found = [job.job_id for job in await self._store.queued_jobs()]
+        found += [job_id for job_id, _ in await self._store.held_jobs()]
+        await self.follow()
+        for job_id in found:
+            if job_id not in self.journal.past.tracks:
+                self.violations.append(violation(tables.STORED, job_id, tables.NO_EVENTS))
 
     async def _check_run(self, run_id: str) -> None:
         try:

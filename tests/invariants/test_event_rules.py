@@ -9,12 +9,13 @@ import pytest
 from deltaci.domain import attempt as attempts
 from deltaci.domain import job as jobs
 from deltaci.domain import lease as leases
-from deltaci.domain.events import TIMER, AttemptQueued, Cause
+from deltaci.domain.events import TIMER, AttemptQueued, Cause, RunStarted
 from deltaci.domain.machine import Move
 from deltaci.domain.states import AttemptState, EndReason, JobState, LeaseState
 from deltaci.invariants import Journal, Violation
 from deltaci.invariants.catalogue import RULES_BY_PLACE
-from tests.invariants.plants import HELD_BY, PLANTS, leased, lost, planned, reported, running
+from tests.invariants.beginnings import HELD_BY, leased, lost, planned, queued, reported, running
+from tests.invariants.plants import PLANTS
 from tests.invariants.story import JOB, RUN, SECOND, TTL_MS, Story, a_sound_story, found_in
 
 # They need to know more, or a table that allows too much: the machines' own would refuse it first. Tested below.
@@ -60,6 +61,15 @@ def allow(monkeypatch: pytest.MonkeyPatch, machine: Any, name: str, source: Any)
     """Let a machine's table have a move from one state more."""
     move = machine.MOVES[name]
     monkeypatch.setitem(machine.MOVES, name, Move(move.sources | {source}, move.target))
+
+
+def test_a_run_may_start_with_a_job_that_was_lost_before_it_heard_of_it() -> None:
+    """The job's notification was on its way while its first attempt ended."""
+    story = running()
+    story.say(JOB, lost(), queued(2), cause=TIMER)
+    story.say(RUN, RunStarted(at_ms=story.now_ms))
+
+    assert story.found() == []
 
 
 # ---- the chain ---------------------------------------------------------------------------------------------------

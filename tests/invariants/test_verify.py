@@ -4,12 +4,13 @@ import anyio
 import pytest
 
 from deltaci.domain.effects import AnalyzeAttempt, ReportRun
+from deltaci.domain.job import created
 from deltaci.invariants.catalogue import INVARIANTS
 from deltaci.invariants.verify import verify
 from deltaci.store.memory import MemoryStore
 from deltaci.store.port import JournalEntry, Owe, Rows
 from deltaci.store.sqlite import SqliteStore
-from tests.builders import NOW_MS, a_job, a_run_id, acknowledged, leased, save_job
+from tests.builders import NOW_MS, a_created_job, a_job, a_run_id, acknowledged, add_job, leased, save_job
 from tests.invariants.stored import a_busy_run, a_webhook_run
 from tests.invariants.story import JOB, RUN
 
@@ -91,6 +92,22 @@ async def test_a_row_that_cannot_be_read_hides_no_other(store: SqliteStore) -> N
     assert [("readable", a_run_id(2)), ("columns_of_snapshot", a_run_id(3))] == [
         (violation.rule, violation.entity_id) for violation in report.violations
     ]
+
+
+@pytest.mark.parametrize("is_leased", [False, True])
+async def test_a_job_out_of_nowhere_is_found(store: SqliteStore, is_leased: bool) -> None:
+    """No run leads to it and no event made it, and dispatch would lease it all the same."""
+    await a_busy_run(store)
+    count = (await store.counts())["journal"]["entries"]
+    stray = a_created_job(a_run_id(9))
+    await store.commit([add_job(stray)])
+    if is_leased:
+        await store.commit([save_job(leased(created(stray)))])
+    store._writer.database.connection.execute("DELETE FROM journal WHERE id > ?", (count,))
+
+    report = await verify(store)
+
+    assert [("stored_is_fold", stray.job_id)] == [(one.rule, one.entity_id) for one in report.violations]
 
 
 @pytest.mark.parametrize("effect", [ReportRun("run_9"), AnalyzeAttempt("job_9", 1), AnalyzeAttempt(JOB, 1)])

@@ -10,6 +10,7 @@ import pytest
 
 from deltaci.domain.errors import SchemaTooNew, SnapshotCorrupt, StoreUnavailable
 from deltaci.domain.events import SYSTEM
+from deltaci.store import rows
 from deltaci.store.database import Database
 from deltaci.store.engine import Inline, Threaded
 from deltaci.store.port import Audit
@@ -173,6 +174,27 @@ async def test_a_second_program_may_append_in_between(store: SqliteStore, path: 
     await store.commit([save_run(a_created_run(2))])
 
     assert [entry.type async for entry in store.journal()] == ["RunCreated", "TokenMade", "RunCreated"]
+
+
+async def test_the_rows_of_a_run_are_read_as_of_one_instant(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another connection commits between two of its statements is not seen by the second."""
+    await store.commit(a_planned_run(1, (a_created_job(),)))
+    read_jobs, other = rows._jobs, sqlite3.connect(path, isolation_level=None)
+
+    def read_late(connection: sqlite3.Connection, run_id: str) -> Any:
+        other.execute("UPDATE job SET revision = 9")
+        return read_jobs(connection, run_id)
+
+    monkeypatch.setattr(rows, "_jobs", read_late)
+    first = await store.rows_of_run(a_run_id(1))
+    second = await store.rows_of_run(a_run_id(1))
+
+    other.close()
+    assert first is not None
+    assert second is not None
+    assert [one.jobs[0].columns.revision for one in (first, second)] == [1, 9]
 
 
 # One row from the end, everything there is, or counts.

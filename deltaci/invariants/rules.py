@@ -13,7 +13,7 @@ import msgspec
 class Violation(msgspec.Struct, frozen=True):
     """A rule that does not hold for an entity. `entity_id` is empty where it is about the store.
 
-    `events` are the ids of the journal's entries that show it, the last one first seen to be wrong.
+    `events` are the ids of the journal's entries to look at, in order.
     """
 
     rule: str

@@ -66,8 +66,8 @@ class _Verifier:
         """Take the journal up to this entry, or to its end."""
         self._take(until_id)
         if until_id is None or self.journal.last_id < until_id:
-            last_id = self._ahead[-1].id if self._ahead else self.journal.last_id
-            async for entry in self._store.journal(after_id=last_id):
+            # Nothing is left that was read ahead: it would follow the last entry that was taken.
+            async for entry in self._store.journal(after_id=self.journal.last_id):
                 self._ahead.append(entry)
                 self._take(until_id)
 

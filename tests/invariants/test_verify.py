@@ -192,7 +192,7 @@ async def test_a_store_under_load_is_verified_without_a_violation(store: SqliteS
 
 
 async def test_an_entry_is_never_taken_twice(store: SqliteStore) -> None:
-    """The journal is read on from where it was left, also when it had been read ahead."""
+    """The journal is read on from where it was left."""
     for number in range(1, 4):
         await store.commit(a_webhook_run(number))
 

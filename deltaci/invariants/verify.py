@@ -35,13 +35,11 @@ async def verify(store: Store, *, now_ms: int | None = None, late_ms: int = 0) -
             was left in peace for a while.
     """
     verifier = _Verifier(store, now_ms, late_ms)
-    try:
-        await verifier.follow()
-        await verifier.check_runs()
-        await verifier.check_dispatch()
-        await verifier.check_ledger()
-    except SnapshotCorrupt as error:
-        verifier.unreadable(error)
+    for look in (verifier.follow, verifier.check_runs, verifier.check_dispatch, verifier.check_ledger):
+        try:
+            await look()
+        except SnapshotCorrupt as error:
+            verifier.unreadable(error)
     return verifier.report()
 
 

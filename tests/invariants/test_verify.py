@@ -48,6 +48,7 @@ async def test_a_sound_store_is_verified_by_the_numbers(store: SqliteStore) -> N
         ("DELETE FROM journal", {"stored_is_fold"}),
         (f"UPDATE job SET snapshot = {OTHER_JOB} WHERE position = 0", {"jobs_of_plan", "stored_is_fold"}),
         ("UPDATE job SET snapshot = x'c1' WHERE position = 0", {"readable"}),
+        ("UPDATE job SET snapshot = x'c1'; UPDATE delivery SET repo_id = id", {"readable", "delivery_has_its_run"}),
         ("DELETE FROM job WHERE position = 1", {"jobs_of_plan", "stored_is_fold"}),
         ("DELETE FROM run", {"stored_is_fold"}),
         ("UPDATE run SET state = 'QUEUED'", {"columns_of_snapshot"}),

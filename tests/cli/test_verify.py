@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from deltaci.cli import main
+from deltaci.store.engine import Inline
 from deltaci.store.sqlite import SqliteStore
 from deltaci.wiring import DATABASE_FILE
 from tests.invariants.stored import a_busy_run
@@ -19,7 +20,7 @@ def data(tmp_path: Path) -> Path:
     """A directory with the database of a server that was killed in the midst of its work."""
 
     async def live() -> None:
-        async with SqliteStore.open(tmp_path / DATABASE_FILE, inline=True) as store:
+        async with SqliteStore.open(tmp_path / DATABASE_FILE, engine=Inline.open) as store:
             await a_busy_run(store)
 
     anyio.run(live)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
+from deltaci.store.engine import Inline
 from deltaci.store.sqlite import SqliteStore
 
 
@@ -24,5 +25,5 @@ def _quiet() -> Iterator[None]:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    async with SqliteStore.open(tmp_path / "store.db", inline=True) as opened:
+    async with SqliteStore.open(tmp_path / "store.db", engine=Inline.open) as opened:
         yield opened

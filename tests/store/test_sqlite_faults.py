@@ -12,8 +12,8 @@ import pytest
 
 from deltaci.domain.effects import ReportRun
 from deltaci.domain.errors import StoreError, StoreUnavailable
-from deltaci.store.engine import Inline, Threaded
 from deltaci.invariants.verify import verify
+from deltaci.store.engine import Inline, Threaded
 from deltaci.store.port import LogChunk, Owe, Write
 from deltaci.store.sqlite import COMMITS_MAX, SqliteStore
 from tests.builders import NOW_MS, a_created_job, a_created_run, a_job, a_planned_run, a_run_id, owed, save_run

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format bench docs lock clean
+.PHONY: demo test lint format bench docs simulate lock clean
 .DEFAULT_GOAL := test
 
 $(READY): requirements.lock pyproject.toml
@@ -35,6 +35,9 @@ docs: $(READY) ## state diagrams from the transition tables
 
 bench: $(READY) ## load tests against a real server, as ratios to an empty baseline
 	$(BIN)/python -m benchmarks
+
+simulate: $(READY) ## the whole control plane in SEEDS worlds from FIRST_SEED on, or SEED alone with its trace
+	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED) --trace,$(if $(SECONDS),--seconds $(SECONDS),--seeds $(or $(SEEDS),100)) --first-seed $(or $(FIRST_SEED),0)) $(if $(HOURS),--hours $(HOURS)) $(if $(BUG),--bug $(BUG))
 
 lock: ## resolve exact versions anew
 	$(PYTHON) -m venv .venv-lock

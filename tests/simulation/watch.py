@@ -1,0 +1,157 @@
+"""The invariants, held against what is on disk after each commit, and against everything once all is over.
+
+Rule: it reads the file through a connection of its own: what it sees is what the next life of the server would find.
+"""
+
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from deltaci.domain.states import RunState
+from deltaci.invariants import Journal, Ledger, check_history, check_rows, settled
+from deltaci.invariants.rules import violations
+from deltaci.invariants.secrecy import secrets_found
+from deltaci.orchestrator.ports import Policy
+from deltaci.store import reads, rows
+from deltaci.store.database import Database
+from tests.simulation.forge import SimulatedForge
+from tests.simulation.world import World
+
+PAGE: Final = 1_000
+BACKOFF_MAX_MS: Final = 60_000
+# The order in which a run may be seen to go: a forge must never be told of an earlier one after a later one.
+ORDER: Final[Mapping[str, int]] = {
+    RunState.CREATED: 0,
+    RunState.PLANNING: 1,
+    RunState.QUEUED: 2,
+    RunState.RUNNING: 3,
+    RunState.CANCEL_REQUESTED: 4,
+    RunState.SUCCEEDED: 5,
+    RunState.FAILED: 5,
+    RunState.TIMED_OUT: 5,
+    RunState.CANCELED: 5,
+}
+
+
+class Watch:
+    """Looks at the database of one world."""
+
+    def __init__(self, world: World, path: Path) -> None:
+        self.in_time_ms = _in_time_ms(world.parameters.policy)
+        self.journal = Journal(reach_ms=self.in_time_ms, late_ms=self.in_time_ms)
+        self.commits = 0
+        self._world = world
+        self._path = path
+        self._last_id = 0
+        self._connection: sqlite3.Connection | None = None
+
+    def started(self, at_ms: int) -> None:
+        """A new life of the server begins, by its own clock."""
+        self.journal.started(at_ms)
+
+    def look(self) -> None:
+        """Something was committed: take in its events, and look at the rows of every run they are about."""
+        self.commits += 1
+        self.journal.disturbed(self._world.disturbed_at_ms)
+        connection = self._connect()
+        run_ids: dict[str, None] = {}
+        while entries := reads.journal(connection, self._last_id, PAGE):
+            for entry in entries:
+                self._world.violate(self.journal.take(entry))
+                if entry.run_id:
+                    run_ids[entry.run_id] = None
+            self._last_id = entries[-1].id
+            self._world.trace("journal", self._last_id, entries[-1].hash, *(entry.type for entry in entries[-8:]))
+        for run_id in run_ids:
+            found = rows.rows_of_run(connection, run_id)
+            if found is None:
+                self._world.broken("stored", "it has events, and no row", run_id)
+            else:
+                self._world.violate(check_rows(self.journal, found))
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = Database.open_reader(self._path).connection
+        return self._connection
+
+    def close(self) -> None:
+        """Nothing is looked at any more."""
+        if self._connection is not None:
+            self._connection.close()
+
+    # ---- the end -------------------------------------------------------------------------------------------------
+
+    def still_open(self) -> list[str]:
+        """What has not come to its end: live runs, and debts that somebody still tries to pay."""
+        connection = self._connect()
+        live = [
+            f"run {run_id} is {state}"
+            for run_id, state in connection.execute("SELECT id, state FROM run WHERE is_live")
+        ]
+        owed = [
+            f"{key} is owed after {tries} tries: {error}"
+            for key, tries, error in connection.execute("SELECT key, tries, error FROM outbox WHERE is_refused = 0")
+        ]
+        return live + owed
+
+    def check_settled(self) -> None:
+        """Once there was time, nothing is left that only somebody's look could move."""
+        connection, now_ms = self._connect(), self._world.clock.now_ms()
+        for (run_id,) in connection.execute("SELECT id FROM run WHERE is_live").fetchall():
+            found = rows.rows_of_run(connection, run_id)
+            if found is not None:
+                past = self.journal.past
+                self._world.violate(list(violations(settled.RULES, run_id, past, found, now_ms, self.in_time_ms)))
+
+    def check_secrets(self, forge: SimulatedForge) -> None:
+        """No lease id and no repository's secret stands in the journal, in a table, or in what a forge was told."""
+        connection = self._connect()
+        run_ids = connection.execute("SELECT id FROM run").fetchall()
+        tables = [found for (run_id,) in run_ids if (found := rows.rows_of_run(connection, run_id)) is not None]
+        entries = reads.journal(connection, 0, self._last_id)
+        bodies = {repo_id: b"".join(one.body for one in told) for repo_id, told in forge.told.items()}
+        self._world.violate(secrets_found(self._world.secrets, entries, tables, bodies))
+
+    def check_history(self) -> None:
+        """What clients saw, against what happened; and the ledger of what they sent."""
+        connection = self._connect()
+        ledger = Ledger(self.journal.past)
+        page, after = reads.page_of_deliveries(connection, 0, PAGE)
+        while page:
+            for delivery in page:
+                self._world.violate(ledger.take(delivery))
+            page, after = reads.page_of_deliveries(connection, after, PAGE)
+        slots = dict.fromkeys(self._world.runner_ids, self._world.parameters.slots)
+        self._world.violate(check_history(self.journal, self._world.history, ledger=ledger, slots=slots))
+
+    def check_forge(self, forge: SimulatedForge) -> None:
+        """What forges were told never went back, and the last of it is the end."""
+        connection = self._connect()
+        for repo_id, told in forge.told.items():
+            last: dict[str, str] = {}
+            for one in told:
+                if not one.check and one.body:
+                    document = msgspec.json.decode(one.body)
+                    run_id, state = document["run_id"], document["state"]
+                    before = last.get(run_id)
+                    if before is not None and ORDER[state] < ORDER[before]:
+                        self._world.broken("told_in_order", f"told {state} after {before}", run_id)
+                    last[run_id] = state
+            for run_id, state in last.items():
+                run = reads.load_run(connection, run_id)
+                refused = connection.execute("SELECT 1 FROM outbox WHERE key = ?", (f"report:{run_id}",)).fetchone()
+                if run is None:
+                    self._world.broken("told_truth", f"{repo_id} was told of a run that is not stored", run_id)
+                    continue
+                latest = reads.latest_run(connection, run.key)
+                is_latest = latest is not None and latest.run_id == run_id
+                if is_latest and refused is None and run.state != state:
+                    self._world.broken("told_the_end", f"the forge was last told {state}, it is {run.state}", run_id)
+
+
+def _in_time_ms(policy: Policy) -> int:
+    """How late an undisturbed server may be: two looks of the reconciler, a restart's backoff, a slow answer."""
+    return 2 * policy.reconcile_every_ms + 2 * policy.ask_timeout_ms + BACKOFF_MAX_MS

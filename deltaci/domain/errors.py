@@ -74,6 +74,12 @@ class RevisionConflict(StoreError):
     code = "revision_conflict"
 
 
+class RunCanceled(RevisionConflict):
+    """A lease may not be stored: the run's cancel is, or another writer stored the job first. Look at both."""
+
+    code = "run_canceled"
+
+
 class DuplicateKey(StoreError):
     """A row that must be unique exists already: read it and answer with what it says."""
 

@@ -1,6 +1,6 @@
 """Rules over cancels and time-outs: nothing starts after one, it ends as it was asked, neither too early nor too late.
 
-A run's cancel is stored before it is told to its jobs. A lease granted in between is the declared race: the job hears
+A run's cancel is stored before it is told to its jobs. No lease is stored in between, but a job may be queued: it hears
 of the cancel a moment later. How long that may take is for whoever calls to say (`reach_ms`).
 """
 
@@ -30,8 +30,16 @@ def nothing_starts_after_cancel(change: Change) -> Found | None:
     return None
 
 
+def nothing_leased_after_runs_cancel(change: Change) -> Found | None:
+    """After a run's cancel is stored none of its jobs is leased, whether they have heard of it or not."""
+    run = change.past.run_of(change.before)
+    if run is not None and run.cancel is not None:
+        return Found(f"it is leased after the cancel of {run.id}", (change.past.tracks[run.id].cancel_id,))
+    return None
+
+
 def cancel_reaches_jobs(change: Change) -> Found | None:
-    """A run's cancel reaches its jobs in time: nothing of the run starts later than that."""
+    """A run's cancel reaches its jobs in time: none is queued later than that."""
     reach_ms, run = change.past.reach_ms, change.past.run_of(change.before)
     if reach_ms is None or run is None or run.cancel is None:
         return None
@@ -117,7 +125,8 @@ def timed_out_in_time(change: Change) -> Found | None:
 
 RULES: Final = (
     Rule(13, nothing_starts_after_cancel, (AttemptLeased, AttemptQueued, JobReleased)),
-    Rule(13, cancel_reaches_jobs, (AttemptLeased, AttemptQueued, JobReleased)),
+    Rule(13, nothing_leased_after_runs_cancel, (AttemptLeased,)),
+    Rule(13, cancel_reaches_jobs, (AttemptQueued, JobReleased)),
     Rule(13, cancel_has_a_cause, (JobCancelRequested, JobEnded)),
     Rule(14, canceled_as_asked, (AttemptEnded, JobEnded)),
     Rule(13, cancel_forced_in_time, (AttemptEnded,)),

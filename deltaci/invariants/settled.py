@@ -23,12 +23,15 @@ def run_ended(past: Past, rows: Rows, _now_ms: int, _late_ms: int) -> Iterator[F
 
 
 def jobs_unblocked(past: Past, rows: Rows, _now_ms: int, _late_ms: int) -> Iterator[Found]:
-    """A job whose needs are over is queued or skipped."""
+    """A job whose needs are all over is queued or skipped; one failed need of several may wait for the others."""
     seen = {row.job.id: JobSeen(row.job.state, row.job.end_reason) for row in rows.jobs}
     if {*seen} != {ref.id for ref in rows.run.run.jobs}:
         return  # another rule's finding
     release, skip = runs.unblocked(rows.run.run, seen)
+    needs = {ref.id: ref.needs for ref in rows.run.run.jobs}
     for job_id in (*release, *skip):
+        if not all(seen[need].state.is_final for need in needs[job_id]):
+            continue  # nobody looks for it before they are; who was told skips it at once
         yield Found("it is blocked though its needs are over", past.ids(job_id), job_id)
 
 

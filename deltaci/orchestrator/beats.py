@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable
 
+from deltaci.domain import job as jobs
 from deltaci.domain.effects import Effect, ReportRun
 from deltaci.domain.events import Cause
 from deltaci.domain.job import Job
 from deltaci.domain.machine import Step
-from deltaci.domain.run import Run
+from deltaci.domain.run import CancelIntent, Run
 from deltaci.orchestrator import paths
-from deltaci.orchestrator.messages import Wake
+from deltaci.orchestrator.messages import DoJob, Wake
 from deltaci.orchestrator.ports import Ports
 from deltaci.store.port import Owe, SaveJob, SaveRun, Write
 
@@ -19,10 +20,25 @@ def run_writes(step: Step[Run], expected_revision: int, cause: Cause, ports: Por
     return [save, *owed(step.effects, step.state.key.repo_id, ports)]
 
 
-def job_writes(step: Step[Job], expected_revision: int, cause: Cause, ports: Ports) -> list[Write]:
+def job_writes(
+    step: Step[Job], expected_revision: int, cause: Cause, ports: Ports, *, unless_run_canceled: bool = False
+) -> list[Write]:
     """The job's snapshot, its events, and the effects it owes."""
-    save = SaveJob(job=step.state, expected_revision=expected_revision, events=step.events, cause=cause)  # type: ignore[arg-type]  # a job's step holds job events
+    save = SaveJob(
+        job=step.state,
+        expected_revision=expected_revision,
+        events=step.events,  # type: ignore[arg-type]  # a job's step holds job events
+        cause=cause,
+        unless_run_canceled=unless_run_canceled,
+    )
     return [save, *owed(step.effects, step.state.repo_id, ports)]
+
+
+def cancel_of(run: Run, cancel: CancelIntent, now_ms: int) -> DoJob:
+    """What a run whose cancel is stored has to tell each of its jobs."""
+    within_ms = max(0, cancel.by_ms - now_ms)
+    command = jobs.RequestCancel(reason=cancel.reason, within_ms=within_ms, detail=cancel.detail)
+    return DoJob(command=command, cause=Cause("system", run.id, via=cancel.reason))
 
 
 def wake_outbox(writes: Iterable[Write], ports: Ports) -> None:

@@ -12,6 +12,7 @@ import msgspec
 from loguru import logger
 
 from deltaci.domain import job as jobs
+from deltaci.domain.errors import RevisionConflict, RunCanceled
 from deltaci.domain.events import TIMER, Cause
 from deltaci.domain.job import Job, JobCommand, current_attempt, step
 from deltaci.domain.machine import Refusal, Why
@@ -19,7 +20,7 @@ from deltaci.domain.plan import PlannedJob
 from deltaci.domain.run import JobSeen
 from deltaci.domain.states import HELD, JobState, LeaseState
 from deltaci.orchestrator import paths
-from deltaci.orchestrator.beats import job_writes, wake_outbox
+from deltaci.orchestrator.beats import cancel_of, job_writes, wake_outbox
 from deltaci.orchestrator.messages import (
     Accepted,
     Answer,
@@ -117,7 +118,8 @@ class JobActor(Stored[Owned | None]):
             # Before the commit: a holder that speaks must not lose its lease because our disk is full.
             self.heard_at_ms = self.ports.clock.now_ms()
         if decision.events:
-            writes = job_writes(decision, owned.job.revision, cause, self.ports)
+            is_grant = isinstance(command, jobs.GrantLease)
+            writes = job_writes(decision, owned.job.revision, cause, self.ports, unless_run_canceled=is_grant)
             await self.ports.store.commit(writes)
             self.state = Owned(decision.state, owned.planned)
             self._act(owned.job, decision.state)
@@ -126,7 +128,10 @@ class JobActor(Stored[Owned | None]):
         return Accepted(decision.state)
 
     async def _grant(self, owned: Owned, message: Grant) -> Granted | Refusal:
-        answer = await self._do(owned, message.command, message.cause)
+        try:
+            answer = await self._do(owned, message.command, message.cause)
+        except RunCanceled:
+            return await self._obey_run(owned, message)
         if isinstance(answer, Refusal):
             self._tell_dispatch(owned.job)  # it offered what is not to be had: tell it where the job stands
             return answer
@@ -135,6 +140,16 @@ class JobActor(Stored[Owned | None]):
         self.ports.observer.waited(self.ports.clock.now_ms() - max(queued.queued_at_ms, queued.not_before_ms))
         self.written = (answer.state.attempts[-1].number, LogState())
         return Granted(job=answer.state, planned=owned.planned)
+
+    async def _obey_run(self, owned: Owned, message: Grant) -> Refusal:
+        """The run's cancel is stored and on its way here: nothing is leased after it, so it is obeyed at once."""
+        run = await self.ports.store.load_run(owned.job.run_id)
+        if run is None or run.cancel is None:
+            raise RevisionConflict(f"{self.job_id} was stored by another writer: reload and decide again")
+        told = cancel_of(run, run.cancel, self.ports.clock.now_ms())
+        await self._do(owned, told.command, told.cause)
+        name, hint = type(message.command).__name__, "its run is being canceled"
+        return Refusal(Why.ILLEGAL_MOVE, entity_id=self.job_id, at=owned.job.state, command=name, hint=hint)
 
     async def _append(self, job: Job, message: AppendLog) -> LogStored | Refusal:
         refusal = self._refuse_stranger(job, message)

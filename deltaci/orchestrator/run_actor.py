@@ -19,7 +19,7 @@ from deltaci.domain.rerun import CARRIED_OVER_RULE
 from deltaci.domain.run import JobSeen, Run, RunCommand, step, unblocked
 from deltaci.domain.states import EndReason, JobState, RunState
 from deltaci.orchestrator import paths
-from deltaci.orchestrator.beats import run_writes, wake_outbox
+from deltaci.orchestrator.beats import cancel_of, run_writes, wake_outbox
 from deltaci.orchestrator.messages import Accepted, Answer, DoJob, DoRun, Due, JobMoved, Look, Queued, UsePlan
 from deltaci.orchestrator.ports import Ports
 from deltaci.orchestrator.stored import Stored
@@ -192,12 +192,10 @@ class RunActor(Stored[Run | None]):
     def _cancel_jobs(self, run: Run) -> None:
         if run.cancel is None:
             return
-        cause = Cause("system", run.id, via=run.cancel.reason)
-        within_ms = max(0, run.cancel.by_ms - self.ports.clock.now_ms())
-        command = jobs.RequestCancel(reason=run.cancel.reason, within_ms=within_ms, detail=run.cancel.detail)
+        message = cancel_of(run, run.cancel, self.ports.clock.now_ms())
         for each, seen in self.progress.seen.items():
             if not seen.state.is_final and seen.state is not JobState.CANCEL_REQUESTED:
-                self._tell_job(each, DoJob(command=command, cause=cause))
+                self._tell_job(each, message)
 
     def _tell_job(self, each: str, message: DoJob) -> None:
         path = paths.job_path(each)

@@ -128,7 +128,7 @@ class MemoryStore:
                 return self._save_run(write)
             case SaveJob():
                 stored = self._jobs.get(write.job.id)
-                if stored is None or stored[0].revision != write.expected_revision:
+                if stored is None or stored[0].revision != write.expected_revision or self._is_kept_out(write):
                     raise refused(write)
                 self._put(self._jobs, write.job.id, (write.job, stored[1]))
                 return _job_drafts(write, write.expected_revision + 1)
@@ -194,6 +194,10 @@ class MemoryStore:
         self._put(self._jobs_of_run, job.run_id, tuple(sorted(siblings, key=position_of)))
         self._put(self._needs, job.id, write.needs)
         return _job_drafts(write, 1)
+
+    def _is_kept_out(self, write: SaveJob) -> bool:
+        run = self._runs.get(write.job.run_id)
+        return write.unless_run_canceled and run is not None and run.state is RunState.CANCEL_REQUESTED
 
     def _owe(self, effect: Effect, due_at_ms: int) -> None:
         self._generation += 1

@@ -40,12 +40,16 @@ class SaveRun(_Write, frozen=True, kw_only=True):
 
 
 class SaveJob(_Write, frozen=True, kw_only=True):
-    """Store `job` and append `events`, numbered `expected_revision` + 1 and on; raises `RevisionConflict`."""
+    """Store `job` and append `events`, numbered `expected_revision` + 1 and on; raises `RevisionConflict`.
+
+    `unless_run_canceled`: store it only while its run is not CANCEL_REQUESTED; raises `RunCanceled`.
+    """
 
     job: Job
     expected_revision: int
     events: tuple[JobEvent, ...]
     cause: Cause
+    unless_run_canceled: bool = False
 
 
 class AddJob(_Write, frozen=True, kw_only=True):

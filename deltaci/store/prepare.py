@@ -45,6 +45,7 @@ INSERT_RUN: Final = query("insert_run")
 UPDATE_RUN: Final = query("update_run")
 INSERT_JOB: Final = query("insert_job")
 UPDATE_JOB: Final = query("update_job")
+UPDATE_JOB_UNLESS_CANCELED: Final = query("update_job_unless_canceled")
 INSERT_PLANNED: Final = query("insert_planned")
 INSERT_NEED: Final = query("insert_need")
 INSERT_PLAN: Final = query("insert_plan")
@@ -102,7 +103,8 @@ def _prepare(prepared: Prepared, write: Write) -> None:  # noqa: C901 - one case
         case SaveJob():
             snapshot = codec.encode(write.job)
             values = (*_job_values(write.job), snapshot, write.job.id, write.expected_revision)
-            prepared.conditions.append(Condition(UPDATE_JOB, values, write))
+            update = UPDATE_JOB_UNLESS_CANCELED if write.unless_run_canceled else UPDATE_JOB
+            prepared.conditions.append(Condition(update, values, write))
             _job_drafts(prepared, write, write.expected_revision + 1)
             prepared.size += len(snapshot)
         case Owe():

@@ -343,6 +343,14 @@ def a_renewed_lease_ends_earlier() -> Story:
 # ---- cancels and time-outs ---------------------------------------------------------------------------------------
 
 
+@plant("nothing_leased_after_runs_cancel")
+def a_job_is_leased_before_it_hears_of_its_runs_cancel() -> Story:
+    story = planned()
+    story.cancel_run()
+    story.say(JOB, leased(), cause=HELD_BY)
+    return story
+
+
 @plant("cancel_has_a_cause")
 def a_job_is_canceled_and_its_run_is_not() -> Story:
     story = running()

@@ -208,17 +208,18 @@ def test_a_lease_may_be_acknowledged_within_its_window_from_a_start(after_ms: in
     assert ({"never_expired_early"} if is_early else set()) == names(found_in(journal, story.entries()))
 
 
-@pytest.mark.parametrize(("started_after_ms", "is_late"), [(None, True), (0, True), (8_000, False)])
-def test_a_start_after_a_runs_cancel_was_told_is_found(started_after_ms: int | None, is_late: bool) -> None:
-    """A cancel that forgets a queued job leaves it to be leased; a server that was down told nobody."""
-    story = planned()
+@pytest.mark.parametrize(("disturbed_after_ms", "is_late"), [(None, True), (0, True), (8_000, False)])
+def test_a_retry_after_a_runs_cancel_was_told_is_found(disturbed_after_ms: int | None, is_late: bool) -> None:
+    """A cancel that forgets a job leaves it to be tried again; a server that was kept from it told nobody."""
+    story = running()
+    story.wait(TTL_MS - 10_000)
     story.cancel_run()
     canceled_at_ms = story.now_ms
     story.wait(10_000)
-    story.lease()
+    story.tick()
     journal = Journal(reach_ms=5_000)
-    if started_after_ms is not None:
-        journal.started(canceled_at_ms + started_after_ms)
+    if disturbed_after_ms is not None:
+        journal.disturbed(canceled_at_ms + disturbed_after_ms)
 
     assert ({"cancel_reaches_jobs"} if is_late else set()) == names(found_in(journal, story.entries()))
 

@@ -9,6 +9,7 @@ from actors import ActorError, Node, Status
 from deltaci.domain.errors import RevisionConflict, StoreError, StoreUnavailable
 from deltaci.domain.run import Run
 from deltaci.invariants.verify import verify
+from deltaci.orchestrator.dispatch import Offer
 from deltaci.store.port import Runner, Store, Write
 from protocol import messages as wire
 from tests.orchestrator.support import Stage
@@ -58,6 +59,20 @@ class FaultyStore:
     def writes(self, kind: type[T]) -> list[T]:
         """Everything of one kind that was committed."""
         return [write for writes in self.committed for write in writes if isinstance(write, kind)]
+
+
+def lose(stage: Stage, is_lost: Callable[[str, Any], bool]) -> None:
+    """Drop messages that nobody waits for."""
+    system, deliver = stage.orchestrator.system, stage.orchestrator.system.deliver
+
+    def lossy(path: str, envelope: Any) -> None:
+        # A runner's wish is a request: it has an answer of its own, though it is told.
+        is_notification = envelope.reply_to is None and not isinstance(envelope.message, Offer)
+        if is_notification and is_lost(path, envelope.message):
+            return
+        deliver(path, envelope)
+
+    system.deliver = lossy  # type: ignore[method-assign]
 
 
 async def insistently(call: Callable[[], Awaitable[T]]) -> T:

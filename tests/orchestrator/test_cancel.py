@@ -6,10 +6,11 @@ import anyio
 import pytest
 
 from deltaci.domain.errors import NotFound
+from deltaci.orchestrator.messages import DoJob
 from deltaci.orchestrator.repo_actor import IdempotencyConflict
 from deltaci.store.memory import MemoryStore
 from protocol import messages as wire
-from tests.orchestrator.faults import assert_sound, until, work_until_over
+from tests.orchestrator.faults import assert_sound, lose, until, work_until_over
 from tests.orchestrator.support import ME, ManualClock, Stage, a_job, a_repo, staged
 
 CANCEL_MS = 30_000
@@ -297,3 +298,20 @@ async def test_a_cancel_repeated_under_its_key_gets_the_equal_answer() -> None:
         assert b"CANCEL_REQUESTED" in first.body
         with pytest.raises(IdempotencyConflict):
             await stage.orchestrator.cancel_once(run_id + "x", ME, key="k")
+
+
+@pytest.mark.anyio
+async def test_nothing_is_leased_after_a_cancel_that_has_not_reached_the_jobs() -> None:
+    """The stored cancel counts, also while every message about it is lost: the job obeys it instead."""
+    async with staged(MemoryStore(), a_job("a"), reconcile_every_ms=3_600_000) as stage:
+        run_id, _ = await leased(stage, 0)
+        lose(stage, lambda _, message: isinstance(message, DoJob))
+        await stage.orchestrator.cancel(run_id, ME)
+
+        leases = await stage.lease(await stage.runner(), wait_ms=0)
+
+        assert leases == ()
+        (job,) = (await stage.jobs(run_id)).values()
+        assert (job.state, job.end_reason) == ("CANCELED", "user_canceled")
+        assert (await stage.run_until(run_id, "CANCELED")).end_reason == "user_canceled"
+        await assert_sound(stage.store)

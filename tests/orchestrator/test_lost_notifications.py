@@ -1,16 +1,14 @@
 """Notifications between actors get lost: every one of a kind, or some by chance. Each run still comes to its end."""
 
 import random
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from deltaci.orchestrator.dispatch import Offer
 from deltaci.orchestrator.messages import DoJob, DoRun, Due, Gone, Held, JobMoved, Queued, Supersede, Wake
 from deltaci.store.memory import MemoryStore
-from tests.orchestrator.faults import assert_sound, insistently, work_until_over
-from tests.orchestrator.support import ME, Stage, a_job, a_repo, staged
+from tests.orchestrator.faults import assert_sound, insistently, lose, work_until_over
+from tests.orchestrator.support import ME, a_job, a_repo, staged
 
 DIAMOND = (
     a_job("build"),
@@ -18,20 +16,6 @@ DIAMOND = (
     a_job("right", needs=("build",)),
     a_job("publish", needs=("left", "right")),
 )
-
-
-def lose(stage: Stage, is_lost: Callable[[str, Any], bool]) -> None:
-    """Drop messages that nobody waits for."""
-    system, deliver = stage.orchestrator.system, stage.orchestrator.system.deliver
-
-    def lossy(path: str, envelope: Any) -> None:
-        # A runner's wish is a request: it has an answer of its own, though it is told.
-        is_notification = envelope.reply_to is None and not isinstance(envelope.message, Offer)
-        if is_notification and is_lost(path, envelope.message):
-            return
-        deliver(path, envelope)
-
-    system.deliver = lossy  # type: ignore[method-assign]
 
 
 @pytest.mark.anyio

@@ -12,7 +12,7 @@ import msgspec
 
 from deltaci.domain.states import RunState
 from deltaci.invariants import Journal, Ledger, check_history, check_rows, settled
-from deltaci.invariants.rules import violations
+from deltaci.invariants.rules import Violation, violations
 from deltaci.invariants.secrecy import secrets_found
 from deltaci.orchestrator.ports import Policy
 from deltaci.store import reads, rows
@@ -46,6 +46,7 @@ class Watch:
         self._world = world
         self._path = path
         self._last_id = 0
+        self._unsettled: Mapping[tuple[str, str], Violation] = {}
         self._connection: sqlite3.Connection | None = None
 
     def started(self, at_ms: int) -> None:
@@ -98,13 +99,17 @@ class Watch:
         return live + owed
 
     def check_settled(self) -> None:
-        """Once there was time, nothing is left that only somebody's look could move."""
-        connection, now_ms = self._connect(), self._world.clock.now_ms()
+        """Nothing that only somebody's look could move is left from one look to the next."""
+        connection, now_ms, past = self._connect(), self._world.clock.now_ms(), self.journal.past
+        found: dict[tuple[str, str], Violation] = {}
         for (run_id,) in connection.execute("SELECT id FROM run WHERE is_live").fetchall():
-            found = rows.rows_of_run(connection, run_id)
-            if found is not None:
-                past = self.journal.past
-                self._world.violate(list(violations(settled.RULES, run_id, past, found, now_ms, self.in_time_ms)))
+            of_run = rows.rows_of_run(connection, run_id)
+            if of_run is not None:
+                for one in violations(settled.RULES, run_id, past, of_run, now_ms, self.in_time_ms):
+                    found[one.rule, one.entity_id] = one
+        # At one look something may just be on its way.
+        self._world.violate([one for what, one in found.items() if what in self._unsettled])
+        self._unsettled = found
 
     def check_secrets(self, forge: SimulatedForge) -> None:
         """No lease id and no repository's secret stands in the journal, in a table, or in what a forge was told."""

@@ -20,6 +20,11 @@ ON CONFLICT DO NOTHING;
 -- Conditional. The next revision of a job; no row when another one is stored.
 UPDATE job SET state = ?, queued_at_ms = ?, due_at_ms = ?, revision = ?, snapshot = ? WHERE id = ? AND revision = ?;
 
+-- name: update_job_unless_canceled
+-- Conditional. The same, and no row either while its run is being canceled.
+UPDATE job SET state = ?, queued_at_ms = ?, due_at_ms = ?, revision = ?, snapshot = ? WHERE id = ? AND revision = ?
+    AND NOT EXISTS (SELECT 1 FROM run WHERE run.id = job.run_id AND run.state = 'CANCEL_REQUESTED');
+
 -- name: insert_planned
 -- What a runner will be told to do for a job.
 INSERT INTO planned (job_id, planned) VALUES (?, ?);

@@ -4,10 +4,10 @@ import msgspec
 import pytest
 
 from deltaci.domain import run as runs
-from deltaci.domain.errors import DuplicateKey, RevisionConflict
+from deltaci.domain.errors import DuplicateKey, RevisionConflict, RunCanceled
 from deltaci.domain.events import SYSTEM, LeaseRenewed
 from deltaci.domain.repo import Latest
-from deltaci.domain.states import RunState
+from deltaci.domain.states import EndReason, RunState
 from deltaci.store.port import (
     RunSummary,
     SaveJob,
@@ -22,6 +22,7 @@ from tests.builders import (
     a_job,
     a_plan,
     a_planned_job,
+    a_planned_run,
     a_repo,
     a_run_id,
     add_job,
@@ -219,3 +220,22 @@ async def test_a_list_of_runs_is_filtered_by_repository_and_state(store: Store) 
 
     assert [[a_run_id(2), a_run_id(1)], [a_run_id(3), a_run_id(1)], [a_run_id(2)]] == listed
     assert (await store.list_runs())[0].repo_name == ""
+
+
+@pytest.mark.parametrize("is_canceled", [True, False])
+async def test_a_lease_is_stored_only_while_its_run_is_not_canceled(store: Store, is_canceled: bool) -> None:
+    """Nothing is leased after a stored cancel, also when the job has not heard of it; other steps are let through."""
+    event = a_created_job()
+    writes = a_planned_run(1, (event,))
+    await store.commit(writes)
+    run = await store.load_run(event.run_id)
+    assert run is not None
+    if is_canceled:
+        await store.commit([save_run(stepped(run, runs.RequestCancel(reason=EndReason.USER_CANCELED)))])
+    granted = leased(await job_of(store, event.job_id))
+    grant = msgspec.structs.replace(save_job(granted), unless_run_canceled=True)
+
+    (answer,) = await outcomes(store, [[grant]])
+
+    assert isinstance(answer, RunCanceled) == is_canceled
+    assert (await job_of(store, event.job_id)).revision == (1 if is_canceled else granted.state.revision)

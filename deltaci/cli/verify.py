@@ -25,7 +25,7 @@ def verify(data: Path, at_rest: bool, late: float) -> None:
     now_ms = SystemClock().now_ms() if at_rest else None
 
     async def run() -> Report:
-        async with SqliteStore.open(file) as store:
+        async with SqliteStore.open(file, is_readonly=True) as store:
             return await check(store, now_ms=now_ms, late_ms=int(late * 1000))
 
     try:

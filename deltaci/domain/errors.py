@@ -111,6 +111,13 @@ class SchemaTooNew(StoreError):
     is_retryable = False
 
 
+class SchemaTooOld(StoreError):
+    """The database was written by an older program: `deltaci serve` brings it to this program's schema."""
+
+    code = "schema_too_old"
+    is_retryable = False
+
+
 class ForgeError(DeltaError):
     """A forge did not do what was asked."""
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
-from deltaci.domain.errors import SchemaTooNew, StoreError, StoreUnavailable
+from deltaci.domain.errors import SchemaTooNew, SchemaTooOld, StoreError, StoreUnavailable
 from deltaci.store.journal import GENESIS, Row, chained
 from deltaci.store.prepare import Prepared
 from deltaci.store.rules import refused
@@ -32,6 +32,10 @@ STATEMENTS_KEPT: Final = 256
 # Checkpoints run inside a commit and rewrite hot pages: 16 MiB between two. If one fails SQLite says nothing and keeps
 # the log; that is safe, as the next one writes the same pages from the synced log again.
 CHECKPOINT_PAGES: Final = 4_000
+
+# The header of a database file: what it begins with, and where `user_version` stands.
+_MAGIC: Final = b"SQLite format 3\0"
+_USER_VERSION: Final = slice(60, 64)
 
 _INSERT_JOURNAL: Final = query("insert_journal")
 _JOURNAL_TAIL: Final = query("journal_tail")
@@ -78,6 +82,7 @@ class Database:
 
         Raises `SchemaTooNew`, and `StoreUnavailable` when it cannot be opened or somebody holds it for too long.
         """
+        check_not_newer(schema_version(path), f"the database {path}")
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             database = cls(_connect(path, busy_timeout_ms), busy_timeout_ms=busy_timeout_ms)
@@ -92,7 +97,7 @@ class Database:
             )
             for pragma in pragmas:
                 database.connection.execute(f"PRAGMA {pragma}")
-            database.migrate()
+            database.migrate(path)
             # From here on only a patient call waits for another process: the others must not stop the loop.
             database.connection.execute("PRAGMA busy_timeout = 0")
         except sqlite3.Error as error:
@@ -104,23 +109,31 @@ class Database:
         return database
 
     @classmethod
-    def open_reader(cls, path: Path, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS) -> "Database":
-        """Open a database that a writer has brought to its schema."""
+    def open_reader(
+        cls, path: Path, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS, is_readonly: bool = False
+    ) -> "Database":
+        """Open a database that a writer has brought to its schema.
+
+        `is_readonly`: no writer of ours did; not one byte of it is changed, whatever state it is in. Raises
+        `SchemaTooNew` and `SchemaTooOld` then.
+        """
+        if is_readonly:
+            _check_same(schema_version(path), path)
         try:
-            database = cls(_connect(path, busy_timeout_ms), busy_timeout_ms=busy_timeout_ms)
+            database = cls(_connect(path, busy_timeout_ms, is_readonly=is_readonly), busy_timeout_ms=busy_timeout_ms)
             database.connection.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
             database.connection.execute("PRAGMA query_only = ON")
         except sqlite3.Error as error:
             raise StoreUnavailable(f"the database {path} cannot be read: {error}") from error
         return database
 
-    def migrate(self) -> None:
+    def migrate(self, path: Path) -> None:
         """Apply the migrations that this file has not seen, all or none."""
         execute = self.connection.execute
         execute("BEGIN IMMEDIATE")
         try:
             version: int = execute("PRAGMA user_version").fetchone()[0]
-            _check_version(version)
+            check_not_newer(version, f"the database {path}")
             for statements in migrations()[version:]:
                 for statement in statements:
                     execute(statement)
@@ -296,21 +309,58 @@ def _run(cursor: sqlite3.Cursor, commit: Prepared) -> StoreError | None:
     return None
 
 
-def _check_version(version: int) -> None:
+def schema_version(path: Path) -> int:
+    """The schema version of the database at `path`, of which nothing is changed; 0 when there is none yet.
+
+    Without a log beside it the file's own header tells, and no connection is needed, which would leave files behind.
+    Raises `StoreUnavailable` when it is no database or cannot be read.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    try:
+        if log.exists() and log.stat().st_size:
+            connection = _connect(path, BUSY_TIMEOUT_MS, is_readonly=True)
+            try:
+                version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+            finally:
+                connection.close()
+            return version
+        with path.open("rb") as file:
+            header = file.read(_USER_VERSION.stop)
+    except FileNotFoundError:
+        return 0
+    except (OSError, sqlite3.Error) as error:
+        raise StoreUnavailable(f"the database {path} cannot be read: {error}") from error
+    if header and not header.startswith(_MAGIC):
+        raise StoreUnavailable(f"{path} is no database: name the directory given to `deltaci serve`, or a backup")
+    return int.from_bytes(header[_USER_VERSION], "big")
+
+
+def check_not_newer(version: int, what: str) -> None:
+    """Raise `SchemaTooNew` when `what` has a schema version that this program does not know."""
     if version > len(migrations()):
         raise SchemaTooNew(
-            f"the database has schema version {version}, this program knows {len(migrations())}: "
-            "use the newer program, or restore a backup"
+            f"{what} has schema version {version}, this program knows {len(migrations())}: "
+            "use the newer program, or restore a backup that this one made"
         )
 
 
-def _connect(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
+def _check_same(version: int, path: Path) -> None:
+    check_not_newer(version, f"the database {path}")
+    if version < len(migrations()):
+        raise SchemaTooOld(
+            f"the database {path} has schema version {version}, this program reads {len(migrations())}: `deltaci serve` "
+            "brings it there, a backup is brought there by `deltaci restore`; or use the older program"
+        )
+
+
+def _connect(path: Path, busy_timeout_ms: int, *, is_readonly: bool = False) -> sqlite3.Connection:
     return sqlite3.connect(
-        path,
+        f"{path.absolute().as_uri()}?mode=ro" if is_readonly else path,
         timeout=busy_timeout_ms / 1_000,
         isolation_level=None,
         cached_statements=STATEMENTS_KEPT,
         check_same_thread=False,  # a batch is staged on the loop's thread and finished on another: one at a time
+        uri=is_readonly,
     )
 
 

@@ -71,18 +71,27 @@ class SqliteStore:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, path: Path | str, *, engine: OpenEngine = Threaded.open, busy_timeout_ms: int = BUSY_TIMEOUT_MS
+        cls,
+        path: Path | str,
+        *,
+        engine: OpenEngine = Threaded.open,
+        busy_timeout_ms: int = BUSY_TIMEOUT_MS,
+        is_readonly: bool = False,
     ) -> AsyncIterator["SqliteStore"]:
         """The store in the file at `path`, made if it is not there. On leaving, what was accepted is answered first.
 
         Args:
             engine: what runs the slow calls; `Inline.open` uses no thread at all, for tests and for Trio.
             busy_timeout_ms: how long to wait for another process that holds the database.
+            is_readonly: look at a database that belongs to somebody else: it is neither made nor migrated, not one byte
+                of it changes, and every commit fails.
 
-        Raises `SchemaTooNew`, and `StoreUnavailable` when it cannot be opened.
+        Raises `SchemaTooNew`, `SchemaTooOld` when it would have to be migrated and must not be, and `StoreUnavailable`
+        when it cannot be opened.
         """
-        open_writer = partial(Database.open_writer, Path(path), busy_timeout_ms=busy_timeout_ms)
-        open_reader = partial(Database.open_reader, Path(path), busy_timeout_ms=busy_timeout_ms)
+        options: dict[str, Any] = {"busy_timeout_ms": busy_timeout_ms}
+        open_reader = partial(Database.open_reader, Path(path), **options, is_readonly=is_readonly)
+        open_writer = open_reader if is_readonly else partial(Database.open_writer, Path(path), **options)
         failure: Exception | None = None
         async with AsyncExitStack() as stack:
             writer = await engine(open_writer)

@@ -62,12 +62,12 @@ async def test_readers_cannot_write(store: SqliteStore) -> None:
         store._reader.connection.execute("DELETE FROM run")
 
 
-async def test_an_empty_file_comes_to_the_newest_schema(store: SqliteStore) -> None:
+async def test_an_empty_file_comes_to_the_newest_schema(store: SqliteStore, path: Path) -> None:
     """Every migration is applied, once, and the version says so."""
     connection = store._writer.database.connection
     before = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
 
-    store._writer.database.migrate()
+    store._writer.database.migrate(path)
 
     assert before == connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     assert (len(migrations()),) == connection.execute("PRAGMA user_version").fetchone()

@@ -514,6 +514,7 @@ TOLD: Final[dict[EndReason, Told]] = {
     EndReason.RUNNER_LOST: Told(RUNNER_LOST, 1.0, "The runner was not heard of any more.", _AGAIN),
     EndReason.NEVER_ACKNOWLEDGED: Told(RUNNER_LOST, 1.0, "The runner took the job and never started it.", _AGAIN),
     EndReason.RUNNER_STOPPED: Told(RUNNER_LOST, 1.0, "The runner was shut down.", _AGAIN),
+    EndReason.RESTORED: Told(RUNNER_LOST, 1.0, "The control plane was restored from a backup meanwhile.", _AGAIN),
 }
 
 # What an exit code suggests when no line says more.

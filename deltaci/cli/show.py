@@ -132,6 +132,8 @@ def event_line(event: dict[str, Any], names: dict[str, str]) -> str | None:
             what = "is being planned"
         case "PlanAdopted":
             what = f"has a plan of {len(data['jobs'])} jobs"
+        case "RunRestored":
+            what = "came back with a backup; its time counts anew"
         case "AttemptLeased":
             what = f"attempt {data['attempt']} leased to {text(data['runner_id'])}"
         case "LeaseAcknowledged":

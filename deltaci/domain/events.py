@@ -89,6 +89,10 @@ class RunStarted(_Event, frozen=True, kw_only=True):
     pass
 
 
+class RunRestored(_Event, frozen=True, kw_only=True):
+    """It came back with a backup; its time counts anew from here."""
+
+
 class RunCancelRequested(_Event, frozen=True, kw_only=True):
     reason: EndReason
     by_ms: int
@@ -101,7 +105,9 @@ class RunEnded(_Event, frozen=True, kw_only=True):
     text: str = ""
 
 
-RunEvent: TypeAlias = RunCreated | PlanningStarted | PlanAdopted | RunStarted | RunCancelRequested | RunEnded
+RunEvent: TypeAlias = (
+    RunCreated | PlanningStarted | PlanAdopted | RunStarted | RunRestored | RunCancelRequested | RunEnded
+)
 
 # ---- jobs --------------------------------------------------------------------------------------------------------
 

@@ -170,7 +170,13 @@ class Tick(_Command, frozen=True, kw_only=True):
     cancel_within_ms: int
 
 
-JobCommand: TypeAlias = Release | Skip | GrantLease | AckLease | Heartbeat | Complete | CancelAck | RequestCancel | Tick
+class Revoke(_Command, frozen=True, kw_only=True):
+    """The job came back with a backup: what its holder was answered since is not known any more."""
+
+
+JobCommand: TypeAlias = (
+    Release | Skip | GrantLease | AckLease | Heartbeat | Complete | CancelAck | RequestCancel | Tick | Revoke
+)
 
 LEGAL_IN: Final[Mapping[type[JobCommand], frozenset[JobState]]] = {
     Release: frozenset({JobState.BLOCKED}),
@@ -182,6 +188,7 @@ LEGAL_IN: Final[Mapping[type[JobCommand], frozenset[JobState]]] = {
     CancelAck: ANY,
     RequestCancel: ANY,  # after the end it is accepted and changes nothing
     Tick: ANY,
+    Revoke: STARTED,
 }
 
 
@@ -230,6 +237,8 @@ def step(job: Job, command: JobCommand, *, now_ms: int) -> Step[Job] | Refusal:
             return _request_cancel(job, command, now_ms)
         case Tick():
             return _tick(job, command, now_ms)
+        case Revoke():
+            return _revoke(job, now_ms)
         case _:
             assert_never(command)
 
@@ -472,6 +481,22 @@ def _tick(job: Job, command: Tick, now_ms: int) -> Step[Job] | Refusal:
         # fires for ever.
         return _stepped(job, (LeaseRenewed(at_ms=now_ms, attempt=said.number, expires_at_ms=expires),))
     return Step(job)
+
+
+def _revoke(job: Job, now_ms: int) -> Step[Job]:
+    """The holder may have been told "stored" of a log's end or an artifact that is gone: its result would be a hollow
+    success. So the attempt counts for nothing, against no budget, and the next one begins at once."""
+    said = job.attempts[-1]
+    if job.state is JobState.CANCEL_REQUESTED:
+        return _canceled(job, said, now_ms, LeaseState.REVOKED)
+    lost = AttemptEnded(
+        at_ms=now_ms,
+        attempt=said.number,
+        state=AttemptState.LOST,
+        reason=EndReason.RESTORED,
+        lease_state=LeaseState.REVOKED,
+    )
+    return _after_attempt(job, lost, now_ms)
 
 
 def _attempt(job: Job, number: int) -> Attempt | None:

@@ -1,7 +1,8 @@
 """Whether an attempt that did not succeed is followed by another one, and when.
 
 Rule 1: every budget is a bound: infrastructure and user failures are counted apart, never-acknowledged leases have a
-        bound of their own and use up neither.
+        bound of their own and use up neither. Attempts that a restored backup took back are bounded by the person who
+        restores.
 Rule 2: the jitter is derived from the job's id, so that the same history always gives the same answer.
 """
 
@@ -44,6 +45,8 @@ def decide(
         attempts: all attempts of the job so far, the ending one included (its stored end reason is not read).
         retries: how often a failure of the user's own steps may be retried.
     """
+    if reason is EndReason.RESTORED:
+        return RetryAt(now_ms)
     earlier = [attempt.end_reason for attempt in attempts[:-1]]
     if reason is EndReason.NEVER_ACKNOWLEDGED:
         used = earlier.count(EndReason.NEVER_ACKNOWLEDGED)

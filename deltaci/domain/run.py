@@ -21,6 +21,7 @@ from deltaci.domain.events import (
     RunEnded,
     RunEvent,
     RunKey,
+    RunRestored,
     RunStarted,
     Trigger,
 )
@@ -78,6 +79,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     plan_digest: str = ""
     cancel: CancelIntent | None = None
     started_at_ms: int | None = None
+    restored_at_ms: int | None = None
     ended_at_ms: int | None = None
     end_reason: EndReason | None = None
     text: str = ""
@@ -137,7 +139,11 @@ class Tick(_Command, frozen=True, kw_only=True):
     """A deadline may have passed."""
 
 
-RunCommand: TypeAlias = StartPlanning | AdoptPlan | FailPlan | Advance | RequestCancel | Tick
+class Restore(_Command, frozen=True, kw_only=True):
+    """It came back with a backup: the time between is nobody's fault, and its jobs are to run again."""
+
+
+RunCommand: TypeAlias = StartPlanning | AdoptPlan | FailPlan | Advance | RequestCancel | Tick | Restore
 
 LEGAL_IN: Final[Mapping[type[RunCommand], frozenset[RunState]]] = {
     StartPlanning: frozenset({RunState.CREATED}),
@@ -146,6 +152,7 @@ LEGAL_IN: Final[Mapping[type[RunCommand], frozenset[RunState]]] = {
     Advance: ANY,  # the jobs of a run that is over may still be reported
     RequestCancel: ANY,  # after the end it is accepted and changes nothing
     Tick: ANY,
+    Restore: ANY,  # what is over, or was asked to stop, needs no time
 }
 
 
@@ -204,6 +211,8 @@ def step(run: Run, command: RunCommand, *, now_ms: int) -> Step[Run] | Refusal:
             return _request_cancel(run, command.reason, command.detail, now_ms)
         case Tick():
             return _tick(run, now_ms)
+        case Restore():
+            return Step(run) if deadline_ms(run) is None else _stepped(run, (RunRestored(at_ms=now_ms),))
         case _:
             assert_never(command)
 
@@ -215,7 +224,7 @@ def deadline_ms(run: Run) -> int | None:
     """
     if run.state.is_final or run.state is RunState.CANCEL_REQUESTED:
         return None
-    return run.created_at_ms + run.timeout_ms
+    return (run.restored_at_ms or run.created_at_ms) + run.timeout_ms
 
 
 # ---- what the jobs demand ----------------------------------------------------------------------------------------
@@ -324,9 +333,8 @@ def _request_cancel(run: Run, reason: EndReason, detail: str, now_ms: int) -> St
 
 
 def _tick(run: Run, now_ms: int) -> Step[Run]:
-    if run.state in (RunState.CANCEL_REQUESTED,) or run.state.is_final:
-        return Step(run)
-    if now_ms >= run.created_at_ms + run.timeout_ms:
+    due_at_ms = deadline_ms(run)
+    if due_at_ms is not None and now_ms >= due_at_ms:
         return _request_cancel(run, EndReason.RUN_TIMEOUT, f"not over after {run.timeout_ms // 1000} s", now_ms)
     return Step(run)
 
@@ -348,6 +356,8 @@ def evolve(run: Run, event: RunEvent) -> Run:
             return replace(run, state=state, plan_digest=event.plan_digest, jobs=event.jobs, revision=revision)
         case RunStarted():
             return replace(run, state=moved(MOVES, run.state, "start"), started_at_ms=event.at_ms, revision=revision)
+        case RunRestored():
+            return replace(run, restored_at_ms=event.at_ms, revision=revision)
         case RunCancelRequested():
             return replace(
                 run,

@@ -107,6 +107,7 @@ class EndReason(StrEnum):
     RUNNER_ERROR = "runner_error"
     RUNNER_STOPPED = "runner_stopped"
     CANCEL_DEADLINE = "cancel_deadline"
+    RESTORED = "restored"
     PLAN_FAILED = "plan_failed"
     NOT_AFFECTED = "not_affected"
     CARRIED_OVER = "carried_over"

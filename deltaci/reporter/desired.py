@@ -47,6 +47,7 @@ REASONS: Final[Mapping[EndReason, str]] = {
     EndReason.RUNNER_ERROR: "the runner failed",
     EndReason.RUNNER_STOPPED: "the runner was shut down",
     EndReason.CANCEL_DEADLINE: "canceled, and the runner did not obey in time",
+    EndReason.RESTORED: "the control plane was restored from a backup",
     EndReason.PLAN_FAILED: "no plan can be made",
     EndReason.NOT_AFFECTED: "nothing it covers changed",
     EndReason.CARRIED_OVER: "succeeded in an earlier attempt",

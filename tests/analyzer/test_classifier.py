@@ -64,6 +64,7 @@ REASONS = (
     (EndReason.RUNNER_LOST, "infrastructure.runner_lost"),
     (EndReason.NEVER_ACKNOWLEDGED, "infrastructure.runner_lost"),
     (EndReason.RUNNER_STOPPED, "infrastructure.runner_lost"),
+    (EndReason.RESTORED, "infrastructure.runner_lost"),
 )
 
 

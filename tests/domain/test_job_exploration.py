@@ -105,6 +105,7 @@ def _commands(world: World) -> Iterator[tuple[str, JobCommand]]:
     yield "cancel", _CANCEL
     yield "release", jobs.Release()
     yield "skip", _SKIP
+    yield "a backup is restored", jobs.Revoke()
     if len(job.attempts) <= ATTEMPTS_MAX:
         yield from _GRANTS[len(job.attempts)]
 

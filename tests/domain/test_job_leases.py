@@ -292,6 +292,56 @@ def test_a_job_that_was_stopped_for_its_time_ends_timed_out(reason: EndReason, e
     assert last(after).state is AttemptState.TIMED_OUT
 
 
+# ---- a restored backup -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "phase", [AttemptState.LEASED, AttemptState.STARTING, AttemptState.RUNNING, AttemptState.UPLOADING]
+)
+def test_a_revoked_lease_is_worth_nothing_and_the_job_is_queued_at_once(phase: AttemptState) -> None:
+    """What its holder was told "stored" may be gone: a success without its log's end and artifacts would be hollow."""
+    job = held(phase)
+
+    after = accepted(jobs.step(job, jobs.Revoke(), now_ms=HOUR_MS))
+    late = jobs.step(after, a_completion(job), now_ms=HOUR_MS)
+
+    first, second = after.attempts
+    assert (first.state, first.end_reason) == (AttemptState.LOST, EndReason.RESTORED)
+    assert first.lease is not None
+    assert first.lease.state is LeaseState.REVOKED
+    assert (second.state, second.not_before_ms) == (AttemptState.QUEUED, HOUR_MS)
+    assert why(late) is Why.STALE_LEASE
+
+
+def test_a_revoked_lease_costs_nothing_of_any_budget() -> None:
+    """Neither the job nor its runner failed: however often a backup is restored, the retries are all still there."""
+    job = held(retries=1)
+    for _ in range(9):
+        job = accepted(jobs.step(job, jobs.Revoke(), now_ms=0))
+        job = granted(job)
+
+    lost = 0
+    while not job.state.is_final:
+        lost += 1
+        job = accepted(jobs.step(job, an_ack(job), now_ms=lost * HOUR_MS))
+        job = accepted(jobs.step(job, a_completion(job, EndReason.RUNNER_ERROR), now_ms=lost * HOUR_MS))
+        if not job.state.is_final:
+            job = granted(job, now_ms=lost * HOUR_MS + 60_000)
+
+    assert lost == 1 + 2
+
+
+def test_a_job_that_was_asked_to_stop_is_stopped_by_its_revocation() -> None:
+    """Its holder is not waited for: nothing it could still say would change the end."""
+    job = accepted(jobs.step(held(), a_cancel(EndReason.SUPERSEDED), now_ms=0))
+
+    after = accepted(jobs.step(job, jobs.Revoke(), now_ms=1))
+
+    assert (after.state, after.end_reason) == (JobState.CANCELED, EndReason.SUPERSEDED)
+    assert last(after).lease is not None
+    assert last(after).lease.state is LeaseState.REVOKED  # type: ignore[union-attr]  # asserted above
+
+
 def test_every_state_of_an_ended_lease_has_its_move() -> None:
     """A lease ends in exactly one of the ways that have a name."""
     assert {state for state in LeaseState if state.is_final} == set(leases.END_MOVES)

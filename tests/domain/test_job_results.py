@@ -397,6 +397,9 @@ def test_the_same_history_is_answered_the_same_way_for_ever() -> None:
     assert first.events[-1] == AttemptQueued(at_ms=7, attempt=2, not_before_ms=7 + retry.backoff_ms("job_1_0", 0))
 
 
+BOUNDED_ELSEWHERE = {EndReason.NEVER_ACKNOWLEDGED, EndReason.RESTORED}
+
+
 @pytest.mark.parametrize("reason", sorted(set(EndReason) - retry.INFRASTRUCTURE - retry.USER))
 def test_no_other_reason_is_ever_retried(reason: EndReason) -> None:
     """What was canceled, superseded or skipped stays so."""
@@ -404,4 +407,4 @@ def test_no_other_reason_is_ever_retried(reason: EndReason) -> None:
 
     decision = retry.decide("job_1_0", attempts, reason, retries=9, now_ms=0)
 
-    assert isinstance(decision, retry.NoRetry) is (reason is not EndReason.NEVER_ACKNOWLEDGED)
+    assert isinstance(decision, retry.NoRetry) is (reason not in BOUNDED_ELSEWHERE)

@@ -195,6 +195,31 @@ def test_a_look_at_a_runs_deadline_always_moves_it(state: RunState) -> None:
     assert runs.deadline_ms(after) is None
 
 
+@pytest.mark.parametrize("state", [RunState.CREATED, RunState.PLANNING, RunState.QUEUED, RunState.RUNNING])
+def test_a_restored_run_has_all_its_time_again(state: RunState) -> None:
+    """Last night's backup is older than most runs may take: all of them would end before their jobs ran again."""
+    late_ms = 9 * RUN_TIMEOUT_MS
+
+    restored = runs.step(a_run(state), runs.Restore(), now_ms=late_ms)
+    in_time = runs.step(accepted(restored), runs.Tick(), now_ms=late_ms + RUN_TIMEOUT_MS - 1)
+    too_late = accepted(runs.step(accepted(restored), runs.Tick(), now_ms=late_ms + RUN_TIMEOUT_MS))
+
+    assert event_types(restored) == ["RunRestored"]
+    assert accepted(restored).state is state
+    assert runs.deadline_ms(accepted(restored)) == late_ms + RUN_TIMEOUT_MS
+    assert in_time == Step(accepted(restored))
+    assert too_late.cancel is not None
+    assert too_late.cancel.reason is EndReason.RUN_TIMEOUT
+
+
+@pytest.mark.parametrize("state", sorted({RunState.CANCEL_REQUESTED} | {each for each in RunState if each.is_final}))
+def test_a_run_that_is_over_or_about_to_be_comes_back_as_it_was(state: RunState) -> None:
+    """It has no time to count."""
+    run = a_run(state)
+
+    assert runs.step(run, runs.Restore(), now_ms=HOUR_MS) == Step(run)
+
+
 # ---- priorities of the result ------------------------------------------------------------------------------------
 
 S, F, T, C, K = JobState.SUCCEEDED, JobState.FAILED, JobState.TIMED_OUT, JobState.CANCELED, JobState.SKIPPED

@@ -58,6 +58,7 @@ def _moves(plan: tuple[JobRef, ...]) -> Callable[[World], Iterator[tuple[str, Ca
         yield "the plan cannot be made", do(runs.FailPlan(text="no"))
         yield "the plan arrives", do(runs.AdoptPlan(plan_digest="plan_1", jobs=plan))
         yield RUN_CANCELED, do(runs.RequestCancel(reason=EndReason.SUPERSEDED))
+        yield "a backup is restored", do(runs.Restore(), now_ms=1)
         yield RUN_TIME_UP, do(runs.Tick(), now_ms=RUN_TIMEOUT_MS)
         if not world.run.jobs:
             return

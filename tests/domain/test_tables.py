@@ -50,6 +50,7 @@ A_JOB_COMMAND: Mapping[type[jobs.JobCommand], jobs.JobCommand] = {
     jobs.CancelAck: a_cancel_ack(_HELD),
     jobs.RequestCancel: a_cancel(),
     jobs.Tick: a_tick(),
+    jobs.Revoke: jobs.Revoke(),
 }
 
 A_RUN_COMMAND: Mapping[type[runs.RunCommand], runs.RunCommand] = {
@@ -59,6 +60,7 @@ A_RUN_COMMAND: Mapping[type[runs.RunCommand], runs.RunCommand] = {
     runs.Advance: runs.Advance(jobs={}),
     runs.RequestCancel: runs.RequestCancel(reason=EndReason.USER_CANCELED),
     runs.Tick: runs.Tick(),
+    runs.Restore: runs.Restore(),
 }
 
 JOB_PAIRS = [

@@ -15,7 +15,6 @@ import loguru
 from loguru import logger
 
 from deltaci.analyzer.analyzer import LogAnalyzer
-from deltaci.domain import errors
 from deltaci.domain.events import SYSTEM
 from deltaci.domain.ids import hashed, new_id
 from deltaci.domain.plan import Plan
@@ -32,12 +31,13 @@ from deltaci.planner.service import RepositoryPlanner
 from deltaci.reporter.reporter import ResultsPort, StatusReporter
 from deltaci.reporter.results import GitDocuments, GitHubResults
 from deltaci.settings import Settings
+from deltaci.store import directory
 from deltaci.store.artifacts import ArtifactFiles
 from deltaci.store.port import Audit, Store, Token
 from deltaci.store.sqlite import SqliteStore
 
-ADMIN_TOKEN_FILE: Final = "admin-token"
-DATABASE_FILE: Final = "deltaci.db"
+ADMIN_TOKEN_FILE: Final = directory.ADMIN_TOKEN_FILE
+DATABASE_FILE: Final = directory.DATABASE_FILE
 
 
 class SystemClock:
@@ -87,7 +87,7 @@ class PlannerPort:
 @asynccontextmanager
 async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncIterator[House]:
     """The whole house on the data directory `data`, everything that was under way going on. Leaving it closes it."""
-    prepare(data)
+    directory.prepare(data)
     clock, entropy = SystemClock(), SystemEntropy()
     forges: Mapping[str, WebhookForge] = {"git": PlainGit(), "github": GitHub()}
     telemetry = Telemetry()
@@ -116,25 +116,12 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
                 orchestrator=orchestrator,
                 store=store,
                 forges=forges,
-                artifacts=ArtifactFiles(data / "artifacts"),
+                artifacts=ArtifactFiles(data / directory.ARTIFACTS),
                 metrics=telemetry,
                 limits=settings.limits,
                 make_token=make_token,
                 draining=anyio.Event(),
             )
-
-
-def prepare(data: Path) -> None:
-    """The data directory, closed to others; raises `ConfigError` when others can read it."""
-    try:
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise errors.ConfigError(f"--data {data}: {error.strerror}; name a directory that can be written") from error
-    if data.stat().st_mode & 0o077:
-        raise errors.ConfigError(
-            f"--data {data} is open to other users (mode {data.stat().st_mode & 0o777:o}), and it holds secrets: "
-            f"chmod 700 {data}"
-        )
 
 
 async def _ensure_admin_token(store: Store, data: Path, clock: SystemClock) -> None:

@@ -16,6 +16,7 @@ from deltaci.domain.errors import DeltaError
 from deltaci.gateway import server
 from deltaci.gateway.app import create_app
 from deltaci.settings import Settings
+from deltaci.store import directory
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -83,14 +84,15 @@ async def _serve(data: Path, settings: Settings) -> None:
         stopping = anyio.Event()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_watch_signals, stopping)
-            async with wiring.opened(data, settings, base_url=url) as house:
-                _settle_memory()
-                listening.listen(1024)
-                sys.stdout.write(f"Delta CI is ready at {url}\n")
-                sys.stdout.flush()
-                await server.serve_until(
-                    create_app(house), house, listening, stopping.wait, graceful_s=settings.shutdown_within_s
-                )
+            with directory.held(data):
+                async with wiring.opened(data, settings, base_url=url) as house:
+                    _settle_memory()
+                    listening.listen(1024)
+                    sys.stdout.write(f"Delta CI is ready at {url}\n")
+                    sys.stdout.flush()
+                    await server.serve_until(
+                        create_app(house), house, listening, stopping.wait, graceful_s=settings.shutdown_within_s
+                    )
             tasks.cancel_scope.cancel()
 
 

@@ -106,16 +106,21 @@ class ArtifactFiles:
             os.close(descriptor)
 
     def _path(self, job_id: str, attempt: int, name: str) -> Path:
-        check_name(name)
-        if not job_id.replace("_", "").isalnum() or not job_id.isascii() or attempt < 1:
-            raise MalformedRequest(f"attempt {attempt} of {job_id!r} cannot have artifacts")
-        return self._root / job_id / str(attempt) / name
+        return self._root / relative_path(job_id, attempt, name)
 
     def _begin(self, partial: Path) -> int:
         partial.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A number left over from an earlier process belongs to an upload that was never answered.
         partial.unlink(missing_ok=True)
         return os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def relative_path(job_id: str, attempt: int, name: str) -> Path:
+    """Where an artifact lies below the root; raises `MalformedRequest` for what cannot be one."""
+    check_name(name)
+    if not job_id.replace("_", "").isalnum() or not job_id.isascii() or attempt < 1:
+        raise MalformedRequest(f"attempt {attempt} of {job_id!r} cannot have artifacts")
+    return Path(job_id) / str(attempt) / name
 
 
 def check_name(name: str) -> None:

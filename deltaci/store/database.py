@@ -85,7 +85,7 @@ class Database:
         check_not_newer(schema_version(path), f"the database {path}")
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            database = cls(_connect(path, busy_timeout_ms), busy_timeout_ms=busy_timeout_ms)
+            database = cls(connect(path, busy_timeout_ms), busy_timeout_ms=busy_timeout_ms)
         except (OSError, sqlite3.Error) as error:
             raise StoreUnavailable(f"the database {path} cannot be opened: {error}") from error
         try:
@@ -120,7 +120,7 @@ class Database:
         if is_readonly:
             _check_same(schema_version(path), path)
         try:
-            database = cls(_connect(path, busy_timeout_ms, is_readonly=is_readonly), busy_timeout_ms=busy_timeout_ms)
+            database = cls(connect(path, busy_timeout_ms, is_readonly=is_readonly), busy_timeout_ms=busy_timeout_ms)
             database.connection.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
             database.connection.execute("PRAGMA query_only = ON")
         except sqlite3.Error as error:
@@ -318,7 +318,7 @@ def schema_version(path: Path) -> int:
     log = path.with_name(f"{path.name}-wal")
     try:
         if log.exists() and log.stat().st_size:
-            connection = _connect(path, BUSY_TIMEOUT_MS, is_readonly=True)
+            connection = connect(path, is_readonly=True)
             try:
                 version: int = connection.execute("PRAGMA user_version").fetchone()[0]
             finally:
@@ -348,12 +348,13 @@ def _check_same(version: int, path: Path) -> None:
     check_not_newer(version, f"the database {path}")
     if version < len(migrations()):
         raise SchemaTooOld(
-            f"the database {path} has schema version {version}, this program reads {len(migrations())}: `deltaci serve` "
-            "brings it there, a backup is brought there by `deltaci restore`; or use the older program"
+            f"the database {path} has schema version {version}, this program reads {len(migrations())}: the next "
+            "`deltaci serve` brings it there, or `deltaci restore` if it is a backup; until then use the older program"
         )
 
 
-def _connect(path: Path, busy_timeout_ms: int, *, is_readonly: bool = False) -> sqlite3.Connection:
+def connect(path: Path, busy_timeout_ms: int = BUSY_TIMEOUT_MS, *, is_readonly: bool = False) -> sqlite3.Connection:
+    """A connection without transactions of its own making; a read-only one never changes a byte of the database."""
     return sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro" if is_readonly else path,
         timeout=busy_timeout_ms / 1_000,

@@ -208,6 +208,8 @@ SCANNING = {
     "count_outbox",
     "count_journal",
     "outbox",
+    "every_artifact",
+    "artifact_bytes",
 }
 PARAMETERS = ("before", "limit", "repo_id", "run_id", "state", "now_ms", "job_id", "attempt", "first", "end")
 

@@ -12,6 +12,8 @@ from deltaci import VERSION
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "serve": ("serve", "serve"),
     "verify": ("verify", "verify"),
+    "backup": ("backup", "backup"),
+    "restore": ("backup", "restore"),
     "runner": ("runner", "runner"),
     "repo": ("remote", "repo"),
     "runner-token": ("remote", "runner_token"),

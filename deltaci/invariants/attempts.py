@@ -84,6 +84,8 @@ def retries_bounded(change: Change) -> Found | None:
         count, most = sum(reason in USER for reason in reasons), before.retries
     elif last is EndReason.NEVER_ACKNOWLEDGED:
         count, most = reasons.count(last), UNACKNOWLEDGED_MAX - 1
+    elif last is EndReason.RESTORED:
+        return None  # bounded by how often somebody restores a backup
     else:
         return Found(f"attempt {change.event.attempt} follows one that ended with {last}")
     if count > most:

@@ -115,7 +115,7 @@ def timed_out_in_time(change: Change) -> Found | None:
             return Found("it times out before it started")
         ends_at_ms = started_at_ms + before.timeout_ms + TIMEOUT_MARGIN_MS
     elif event.reason is EndReason.RUN_TIMEOUT and isinstance(before, Run):
-        ends_at_ms = before.created_at_ms + before.timeout_ms
+        ends_at_ms = (before.restored_at_ms or before.created_at_ms) + before.timeout_ms
     else:
         return None
     if event.at_ms < ends_at_ms:

@@ -62,8 +62,8 @@ def never_expired_early(change: Change) -> Found | None:
     """A lease never expires before its time, nor within one time to live of a start."""
     event: AttemptEnded = change.event
     lease = change.before.attempts[-1].lease
-    if event.state is not AttemptState.LOST or lease is None:
-        return None
+    if event.state is not AttemptState.LOST or lease is None or event.reason is EndReason.RESTORED:
+        return None  # what a restored backup takes back has nothing to do with time
     granted = change.past.granted_id(lease.token_hash)
     if (lease.state is LeaseState.GRANTED) != (event.reason is EndReason.NEVER_ACKNOWLEDGED):
         return Found(f"a lease that is {lease.state} is lost with {event.reason}", granted)

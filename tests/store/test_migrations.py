@@ -12,12 +12,12 @@ from threading import Barrier, Thread
 import pytest
 
 from deltaci.domain.errors import SchemaTooNew, SchemaTooOld, StoreError, StoreUnavailable
+from deltaci.invariants.verify import verify
 from deltaci.store.database import Database, schema_version
 from deltaci.store.port import Token
 from deltaci.store.prepare import prepare
 from deltaci.store.sql import migrations
 from deltaci.store.sqlite import SqliteStore
-from deltaci.store.verify import verify
 from tests.builders import a_created_job, a_planned_run
 
 pytestmark = pytest.mark.anyio

@@ -12,12 +12,13 @@ from deltaci.domain.effects import AnalyzeAttempt, PlanRun, ReportRun
 from deltaci.domain.job import STARTED, Job
 from deltaci.domain.run import Run
 from deltaci.domain.states import AttemptState, EndReason, JobState, LeaseState, RunState
+from deltaci.invariants.verify import verify
 from deltaci.store import repair as repairs
 from deltaci.store.backup import Manifest, Sum, examine
+from deltaci.store.engine import Inline
 from deltaci.store.port import JournalEntry
 from deltaci.store.repair import Repaired, repair
 from deltaci.store.sqlite import SqliteStore
-from deltaci.store.verify import verify
 from tests.store.support import a_data_directory
 
 pytestmark = pytest.mark.anyio
@@ -41,7 +42,7 @@ class Restored(msgspec.Struct):
 @pytest.fixture
 async def restored(tmp_path: Path) -> AsyncIterator[Restored]:
     database = a_data_directory(tmp_path / "data") / "deltaci.db"
-    async with SqliteStore.open(database, inline=True) as store:
+    async with SqliteStore.open(database, engine=Inline.open) as store:
         last = [entry async for entry in store.journal()][-1]
         manifest = Manifest(
             program="",

@@ -15,10 +15,10 @@ from deltaci.domain.effects import AnalyzeAttempt, PlanRun, ReportRun
 from deltaci.domain.ids import hashed
 from deltaci.domain.run import Run
 from deltaci.domain.states import JobState, RunState
+from deltaci.invariants.verify import verify
 from deltaci.store.port import Store
 from deltaci.store.sql import migrations
 from deltaci.store.sqlite import SqliteStore
-from deltaci.store.verify import verify
 from protocol import messages as wire
 from tests.orchestrator.support import ManualClock, Stage, a_job, staged
 from tests.store.whole_database import FOR_EVER_MS, REPORTING, RUNNER_TOKEN

@@ -349,6 +349,11 @@ INSERT INTO "reported" VALUES('run_1hf7yat00vay7c3wred','','e3b0c44298fc1c149afb
 INSERT INTO "reported" VALUES('run_1hf7yat00vay7c3wred','build','44575cf5b28512d75644bf54a517dcef304ff809fd511747621b4d64f19aac66',1);
 INSERT INTO "reported" VALUES('run_1hf7yat01ycstk7cbk1','','e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855',1);
 INSERT INTO "reported" VALUES('run_1hf7yat01ycstk7cbk1','build','44575cf5b28512d75644bf54a517dcef304ff809fd511747621b4d64f19aac66',1);
+INSERT INTO "reported" VALUES('run_1hf7yef60g5h801m8nj','','e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855',1);
+INSERT INTO "reported" VALUES('run_1hf7yef6199j0xd8ncq','','e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855',1);
+INSERT INTO "reported" VALUES('run_1hf7yef64reecvgr4zr','','e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855',1);
+INSERT INTO "reported" VALUES('run_1hf7yef652k2zz6eg5s','','e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855',1);
+INSERT INTO "reported" VALUES('run_1hf7yef661kpew0y9zs','','e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855',1);
 CREATE TABLE run (
     id TEXT PRIMARY KEY,
     repo_id TEXT NOT NULL,

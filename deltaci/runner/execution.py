@@ -1,7 +1,8 @@
 """One attempt on this host, from the acknowledgement of its lease to the definite answer to its result.
 
 Rule 1: the lease is the right to go on. Its deadline counts from when the renewing request was *sent*; past it, or
-        when the server says stale, everything is killed at once and nothing more is sent.
+        when the server says stale, everything is killed at once and nothing more is sent. The shepherd knows the
+        deadline too: this process may be the one that stands still.
 Rule 2: whatever ends an attempt, its processes are gone before its end is reported.
 Rule 3: the result is resent until there is a definite answer; only then is it forgotten.
 """
@@ -9,7 +10,6 @@ Rule 3: the result is resent until there is a definite answer; only then is it f
 import asyncio
 import enum
 import secrets
-import time
 from collections.abc import Callable
 from typing import Final, TypedDict
 
@@ -21,6 +21,7 @@ from deltaci.runner.log_stream import LogStream
 from deltaci.runner.process import ProcessTree
 from deltaci.runner.resend import ask_until_definite
 from deltaci.runner.settings import RunnerSettings
+from deltaci.runner.shepherd import boot_clock
 from deltaci.runner.steps import Outcome, Steps
 from deltaci.runner.workspace import CheckoutFailed, WorkDir, Workspace
 from protocol.client import Backoff, RunnerClient, ServerUnreachable
@@ -42,12 +43,10 @@ from protocol.messages import (
 CANCEL_MARGIN_MS: Final = 5_000
 CANCEL_LOG_TIMEOUT_S: Final = 3.0
 WATCH_SLICE_S: Final = 1.0
+# A runner that is awake ends its job by itself, with a word in its log: the shepherd lets it go first.
+SHEPHERD_WAITS_S: Final = 0.25
+NOT_RENEWED: Final = "it was not renewed in time"
 RETRY_MS_MAX: Final = 5_000
-
-
-def boot_clock() -> float:
-    """Seconds since the host booted, those it slept included: a lease does not stop while a laptop is closed."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 class _Fence(TypedDict):
@@ -83,17 +82,15 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Execution:
-    """Executes one granted attempt in slot number `slot`; `run` once.
+    """Executes one granted attempt in slot number `slot`; `run` once."""
 
-    Args:
-        sent_at: reading of `host.clock` when the request was sent that got the lease.
-    """
-
-    def __init__(self, grant: LeaseGranted, *, host: Host, slot: int, sent_at: float) -> None:
+    def __init__(self, grant: LeaseGranted, *, host: Host, slot: int) -> None:
         self.grant = grant
         self._host = host
         self._slot = slot
-        self._deadline = sent_at + grant.expires_in_ms / 1000
+        # Counted from now on: nothing is done before the lease is acknowledged, and from then on it counts from that. A
+        # request for work may have waited for longer than the lease lives.
+        self._deadline = host.clock() + grant.expires_in_ms / 1000
         self._mark = secrets.token_hex(16)
         self._stop: Stop | None = None
         self._grace_ms = host.settings.cancel_grace_ms
@@ -147,6 +144,9 @@ class Execution:
                     await self._work()
                     on_idle()
                     keepers[0].cancel()
+                    if self._left_s() <= 0:
+                        # The shepherd may have been first, or all of us stood still: no timer has told us yet.
+                        self.lose(NOT_RENEWED)
                     await self._report()
             finally:
                 on_idle()
@@ -180,12 +180,17 @@ class Execution:
 
     def _renew(self, sent_at: float, expires_in_ms: int) -> None:
         self._deadline = max(self._deadline, sent_at + expires_in_ms / 1000)
+        if self._tree is not None:
+            self._tree.allow_until(self._deadline + SHEPHERD_WAITS_S)
+
+    def _left_s(self) -> float:
+        return self._deadline - self._host.clock()
 
     async def _watch_lease(self) -> None:
         # In slices: the loop's own timer stands still while the host sleeps, the lease's deadline does not.
-        while (left_s := self._deadline - self._host.clock()) > 0:  # noqa: ASYNC110  # there is no event: time passes
+        while (left_s := self._left_s()) > 0:  # noqa: ASYNC110  # there is no event: time passes
             await asyncio.sleep(min(left_s, WATCH_SLICE_S))
-        self.lose("it was not renewed in time")
+        self.lose(NOT_RENEWED)
 
     async def _heartbeats(self) -> None:
         """Renew the lease until the end; an outage is met with quicker attempts."""
@@ -293,6 +298,7 @@ class Execution:
                 await steps.restore_caches(host.caches)
                 self._phase = "running"
                 await self._tree.start()
+                self._tree.allow_until(self._deadline + SHEPHERD_WAITS_S)
                 outcome = await steps.run_all(lambda: self._grace_ms / 1000)
         except TimeoutError:
             log.line(f"==> the job's time of {job.timeout_ms} ms is over: it was stopped")

@@ -16,9 +16,10 @@ from typing import Final
 from loguru import logger
 
 from deltaci.runner.caches import CacheDir
-from deltaci.runner.execution import Execution, Host, boot_clock
+from deltaci.runner.execution import Execution, Host
 from deltaci.runner.process import adopt_orphans, hide_from_jobs
 from deltaci.runner.settings import RunnerSettings
+from deltaci.runner.shepherd import boot_clock
 from deltaci.runner.workspace import WorkDir
 from protocol.client import Backoff, OnPush, OnRegistered, RunnerClient, ServerUnreachable, connect, is_retryable
 from protocol.messages import (
@@ -175,13 +176,13 @@ class Runner:
         while True:
             registered = self._registered
             assert registered is not None
-            sent_at, started = self._clock(), time.monotonic()
+            started = time.monotonic()
             try:
                 answer = await self._client.call(
                     Lease(runner_id=registered.runner_id, slots=len(self._free_slots), wait_ms=registered.lease_wait_ms)
                 )
                 if isinstance(answer, Leases):
-                    self._take(answer.leases, sent_at)
+                    self._take(answer.leases)
                     if not answer.leases and time.monotonic() - started < QUICK_POLL_S:
                         await asyncio.sleep(DRAIN_POLL_S * (1 - self._jitter() / 2))
                     return
@@ -196,7 +197,7 @@ class Runner:
                 return
             await asyncio.sleep(max(backoff.next_s(), retry_after_ms / 1000))
 
-    def _take(self, grants: tuple[LeaseGranted, ...], sent_at: float) -> None:
+    def _take(self, grants: tuple[LeaseGranted, ...]) -> None:
         for grant in grants:
             if grant.lease_id in self._held:
                 continue
@@ -205,7 +206,7 @@ class Runner:
                 continue
             slot = self._free_slots.pop()
             host = self._host()
-            execution = Execution(grant, host=host, slot=slot, sent_at=sent_at)
+            execution = Execution(grant, host=host, slot=slot)
             self._held[grant.lease_id] = execution
             if self._is_draining:
                 # It crossed with the signal: confirmed and given back, it need not wait for its deadline.

@@ -3,10 +3,13 @@
 Rule 1: it is the subreaper of all it starts, so that a child which forks twice or starts a session of its own stays
         its descendant; having no child left (ECHILD) proves that nothing is left.
 Rule 2: when its stdin ends (the runner closed it, or was killed) everything below it is killed.
-Rule 3: it runs as a script with nothing but the standard library: commands are JSON lines on stdin, events JSON lines
+Rule 3: when the time that it was last given is over everything below it is killed: a runner that stands still (SIGSTOP,
+        a full swap) cannot do it, and by then another runner has the job.
+Rule 4: it runs as a script with nothing but the standard library: commands are JSON lines on stdin, events JSON lines
         on stdout, and stderr is the pipe that also takes the output of the steps.
 
-Commands: {"run": [argv], "env": {...}, "cwd": "..."} and {"signal": number}. Event: {"exited": code}.
+Commands: {"run": [argv], "env": {...}, "cwd": "..."}, {"signal": number} and {"until": reading of `boot_clock`}.
+Event: {"exited": code}.
 """
 
 import contextlib
@@ -23,6 +26,12 @@ PR_SET_CHILD_SUBREAPER: Final = 36
 OUTPUT_FD: Final = 2
 COULD_NOT_START: Final = 127
 SWEEP_PAUSE_S: Final = 0.005
+WATCH_SLICE_S: Final = 1.0
+
+
+def boot_clock() -> float:
+    """Seconds since the host booted, those it slept included: a lease does not stop while a laptop is closed."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 def become_subreaper() -> bool:
@@ -63,9 +72,10 @@ class Shepherd:
     def __init__(self) -> None:
         self._step: int | None = None
         self._buffer = b""
+        self._until: float | None = None
 
     def serve(self) -> None:
-        """Obey commands until stdin ends, then kill everything."""
+        """Obey commands until stdin or its time ends, then kill everything."""
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
         os.set_blocking(wake_read, False)
         os.set_blocking(wake_write, False)
@@ -77,13 +87,20 @@ class Shepherd:
             selector.register(0, selectors.EVENT_READ)
             selector.register(wake_read, selectors.EVENT_READ)
             while True:
-                ready = {key.fd for key, _ in selector.select()}
+                ready = {key.fd for key, _ in selector.select(self._patience_s())}
                 if wake_read in ready:
                     _drain(wake_read)
                     self.reap()
                 if 0 in ready and not self.read_commands():
                     break
+                # After the commands: what waited there while this process stood still may give it more time.
+                if self._until is not None and boot_clock() >= self._until:
+                    break
         self.kill_all()
+
+    def _patience_s(self) -> float | None:
+        # In slices: the kernel's timer stands still while the host sleeps, the lease's deadline does not.
+        return None if self._until is None else max(0.0, min(self._until - boot_clock(), WATCH_SLICE_S))
 
     def read_commands(self) -> bool:
         """Obey what has arrived; False when nobody is there any more to send commands."""
@@ -96,8 +113,10 @@ class Shepherd:
         return True
 
     def obey(self, command: dict[str, Any]) -> None:
-        """Start a step, or pass a signal to all there is."""
-        if "run" in command:
+        """Start a step, pass a signal to all there is, or take more time."""
+        if "until" in command:
+            self._until = command["until"]
+        elif "run" in command:
             self._step = start(command["run"], command["env"], command["cwd"])
         elif "signal" in command:
             self.signal_all(command["signal"])

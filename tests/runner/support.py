@@ -13,6 +13,7 @@ import psutil
 
 from deltaci.runner.runner import Runner
 from deltaci.runner.settings import RunnerSettings
+from deltaci.runner.shepherd import boot_clock
 from deltaci.runner.workspace import WorkDir
 from protocol.client import ArtifactStored, OnPush, OnRegistered, RunnerClient, ServerUnreachable
 from protocol.messages import (
@@ -268,6 +269,7 @@ async def a_runner(
     tmp_path: Path,
     *,
     client: Callable[[OnPush, OnRegistered], RunnerClient] | None = None,
+    clock: Callable[[], float] = boot_clock,
     **fields: Any,
 ) -> AsyncIterator[Runner]:
     """A running runner; at the end it is stopped, and must end by itself."""
@@ -279,6 +281,7 @@ async def a_runner(
         work_dir,
         client if client is not None else lambda on_push, _on_registered: FakeClient(plane, on_push),
         jitter=lambda: 0.0,
+        clock=clock,
     )
     task = asyncio.create_task(runner.run())
     try:

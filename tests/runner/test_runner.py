@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from deltaci.runner.runner import RegistrationRefused
+from deltaci.runner.shepherd import boot_clock
 from protocol.messages import (
     AckLease,
     AppendLog,
@@ -200,6 +201,27 @@ async def test_a_lease_that_is_not_renewed_ends_the_job_and_nothing_more_is_sent
     assert left == []
     assert plane.results == {}
     assert grant.lease_id not in plane.closed_logs
+
+
+async def test_a_request_for_work_that_waits_for_longer_than_a_lease_lives_is_answered_with_work(
+    tmp_path: Path, repository: Repository
+) -> None:
+    """A server that stood still answers what it finds in its sockets: such a grant is as good as any."""
+    plane = FakePlane()
+    asleep_s = [0.0]
+
+    def oversleep(message: RunnerMessage) -> None:
+        if isinstance(message, Lease):
+            asleep_s[0] += plane.expires_in_ms
+
+    plane.rules.append(oversleep)
+
+    async with a_runner(plane, tmp_path, clock=lambda: boot_clock() + asleep_s[0]):
+        grant = await plane.grant(a_job(repository, "true"))
+        result = await plane.result_of(grant)
+
+    assert isinstance(result, Complete)
+    assert result.exit_code == 0
 
 
 async def test_a_stale_lease_stops_the_job_at_once_and_nothing_more_is_sent(

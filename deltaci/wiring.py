@@ -110,6 +110,7 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
             reporter=reporter,
             observer=telemetry,
             actor_observer=ActorTelemetry(telemetry),
+            uptime_s=time.monotonic,
         ) as orchestrator:
             telemetry.store, telemetry.hub, telemetry.system = store, orchestrator.hub, orchestrator.system
             yield House(

@@ -164,7 +164,10 @@ class RequestCancel(_Command, frozen=True, kw_only=True):
 
 
 class Tick(_Command, frozen=True, kw_only=True):
-    """A deadline may have passed. `heard_at_ms`: the last accepted heartbeat, or when this state was restored."""
+    """A deadline may have passed. `heard_at_ms`: the last accepted heartbeat, or when this state was restored.
+
+    It is later by the time for which nobody has listened since.
+    """
 
     heard_at_ms: int
     cancel_within_ms: int

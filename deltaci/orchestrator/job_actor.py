@@ -56,6 +56,7 @@ class JobActor(Stored[Owned | None]):
         super().__init__(ports)
         self.job_id = job_id
         self.heard_at_ms = 0
+        self.absent_ms = 0
         self.lease_id = ""
         self.written: tuple[int, LogState] | None = None
 
@@ -64,7 +65,7 @@ class JobActor(Stored[Owned | None]):
         loaded = await self.ports.store.load_job(self.job_id)
         self.written = None
         if not self.heard_at_ms:
-            self.heard_at_ms = self.ports.clock.now_ms()
+            self._hear()
         return None if loaded is None else Owned(*loaded)
 
     def nothing(self) -> None:
@@ -102,12 +103,20 @@ class JobActor(Stored[Owned | None]):
             case Grant():
                 return await self._grant(self.state, message)
             case Due():
-                tick = jobs.Tick(heard_at_ms=self.heard_at_ms, cancel_within_ms=self.ports.policy.cancel_within_ms)
-                return await self._do(self.state, tick, TIMER)
+                return await self._do(self.state, self._tick(), TIMER)
             case CheckHolder():
                 refusal = self._refuse_stranger(self.state.job, message)
                 return refusal or Accepted(self.state.job)
         raise TypeError(f"job {self.job_id} was sent {type(message).__name__}")
+
+    def _hear(self) -> None:
+        self.heard_at_ms = self.ports.clock.now_ms()
+        self.absent_ms = self.ports.presence.absent_ms()
+
+    def _tick(self) -> jobs.Tick:
+        # While nobody listened the holder may have spoken; what it said is still to be read.
+        missed_ms = self.ports.presence.absent_ms() - self.absent_ms
+        return jobs.Tick(heard_at_ms=self.heard_at_ms + missed_ms, cancel_within_ms=self.ports.policy.cancel_within_ms)
 
     async def _do(self, owned: Owned, command: JobCommand, cause: Cause) -> Answer[Job]:
         decision = step(owned.job, command, now_ms=self.ports.clock.now_ms())
@@ -116,7 +125,7 @@ class JobActor(Stored[Owned | None]):
             return decision
         if isinstance(command, jobs.Heartbeat | jobs.AckLease):
             # Before the commit: a holder that speaks must not lose its lease because our disk is full.
-            self.heard_at_ms = self.ports.clock.now_ms()
+            self._hear()
         if decision.events:
             is_grant = isinstance(command, jobs.GrantLease)
             writes = job_writes(decision, owned.job.revision, cause, self.ports, unless_run_canceled=is_grant)
@@ -191,7 +200,7 @@ class JobActor(Stored[Owned | None]):
                 Audit(at_ms=now_ms, cause=cause, type="LogChecksumDiffers", entity_id=job.id, details=details)
             )
         await self.ports.store.commit(writes)
-        self.heard_at_ms = now_ms
+        self._hear()
         self.written = (message.attempt, LogState(size=end, is_final=message.is_final, crc32=crc32))
         return LogStored(size=end)
 

@@ -29,6 +29,7 @@ from deltaci.orchestrator.keepers import ReconcilerActor, TimersActor
 from deltaci.orchestrator.messages import Admit, Admitted, Answer, DoRun, Rerun, StartRun, Wake
 from deltaci.orchestrator.outbox import OutboxActor
 from deltaci.orchestrator.ports import Analyzer, Observer, Planner, Policy, Ports, Reporter, Tell
+from deltaci.orchestrator.presence import Presence, always_here
 from deltaci.orchestrator.repo_actor import IdempotencyConflict, RepoActor
 from deltaci.orchestrator.run_actor import RunActor
 from deltaci.orchestrator.runners import RunnerHub
@@ -178,8 +179,12 @@ async def running(
     reporter: Reporter,
     observer: Observer,
     actor_observer: ActorObserver | None = None,
+    uptime_s: Callable[[], float] | None = None,
 ) -> AsyncIterator[Orchestrator]:
     """The orchestrator at work: everything that was under way before goes on. Leaving it handles what was accepted.
+
+    Args:
+        uptime_s: a clock that goes on while this process is stopped, for noticing that it was; None: it never is.
 
     Raises what escalated to the root of the tree; the process should then end and be started again.
     """
@@ -198,11 +203,14 @@ async def running(
                 observer.missed("notification")
                 logger.debug("not told: {}", error)
 
+        tick_ms = policy.timer_tick_ms
+        presence = Presence(uptime_s, tick_ms=tick_ms) if uptime_s is not None else always_here()
         ports = Ports(
             store=store,
             clock=clock,
             entropy=entropy,
             policy=policy,
+            presence=presence,
             observer=observer,
             tell=tell,
             push=hub.push,
@@ -221,7 +229,8 @@ async def running(
             ports, patience, planner=planner, analyzer=analyzer, reporter=reporter, spawn=spawn, under_way=under_way
         )
         grow(system, ports, patience, board, outbox)
-        background.start_soon(_pulse, tell, policy.timer_tick_ms, (paths.TIMERS, paths.DISPATCH, paths.OUTBOX))
+        background.start_soon(_listen, presence, tick_ms)
+        background.start_soon(_pulse, tell, tick_ms, (paths.TIMERS, paths.DISPATCH, paths.OUTBOX))
         background.start_soon(_pulse, tell, policy.reconcile_every_ms, (paths.RECONCILER,))
         try:
             yield Orchestrator(system, ports, hub, repos, board)
@@ -257,6 +266,13 @@ def grow(
         intensity=ENTITY_INTENSITY,
         passivate_after_s=passivate_after_s,
     )
+
+
+async def _listen(presence: Presence, every_ms: int) -> None:
+    """Looks for ever: a gap between two looks is an absence."""
+    while True:
+        presence.absent_ms()
+        await anyio.sleep(every_ms / 1000)
 
 
 async def _pulse(tell: Tell, every_ms: int, told: tuple[str, ...]) -> None:

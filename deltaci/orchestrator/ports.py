@@ -10,6 +10,7 @@ from deltaci.domain.events import JobEvent, RunEvent
 from deltaci.domain.plan import Plan
 from deltaci.domain.repo import Repo
 from deltaci.domain.run import Run
+from deltaci.orchestrator.presence import Presence
 from deltaci.store.port import Explanation, Store
 from protocol.messages import ServerMessage
 
@@ -103,6 +104,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     """Everything impure that an actor of the orchestrator may touch.
 
     `is_reported`: whether results of this repository go anywhere; what is owed to nobody is not owed.
+    `presence`: for how long this process was not there to listen.
     `running_max`: how many jobs of this repository may run at once; 0: any number.
     """
 
@@ -110,6 +112,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     entropy: Entropy
     policy: Policy
+    presence: Presence
     observer: Observer
     tell: Tell
     push: Push

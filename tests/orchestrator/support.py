@@ -1,7 +1,7 @@
 """A whole orchestrator in the process of the test: real actors and decisions, a real store; time and chance by hand."""
 
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -223,6 +223,7 @@ async def staged(
     clock: ManualClock | None = None,
     actor_observer: ActorObserver | None = None,
     seed: int = 1,
+    uptime_s: Callable[[], float] | None = None,
     **policy: Any,
 ) -> AsyncIterator[Stage]:
     """The stage with one repository; the keepers look around every few milliseconds."""
@@ -240,6 +241,7 @@ async def staged(
         reporter=reporter,
         observer=witness,
         actor_observer=actor_observer,
+        uptime_s=uptime_s,
     ) as orchestrator:
         repo = repo or a_repo()
         if all(known.id != repo.id for known in orchestrator.repos.all()):

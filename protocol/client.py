@@ -49,6 +49,8 @@ from protocol.messages import (
 PREFIX: Final = "/api/v1/runner/"
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
 CALL_TIMEOUT_S: Final = 30.0
+# A lease outlives two calls that a dead connection swallowed: there is time for a third over another one.
+CALLS_A_LEASE: Final = 3
 OPEN_TIMEOUT_S: Final = 10.0
 UPLOAD_BLOCK_BYTES: Final = 256 * 1024
 
@@ -171,6 +173,7 @@ class HttpClient:
         self, url: str, token: str, *, content_type: str = MSGPACK_TYPE, client: httpx.AsyncClient | None = None
     ) -> None:
         self.runner_id: str | None = None
+        self._patience_s = CALL_TIMEOUT_S
         self._base = url.rstrip("/") + PREFIX
         self._content_type = content_type
         self._client = client if client is not None else httpx.AsyncClient(timeout=CALL_TIMEOUT_S)
@@ -184,13 +187,18 @@ class HttpClient:
             self._base + ROUTES[type(message)],
             content=encode_body(message, self._content_type),
             headers=headers,
-            timeout=_timeout_s(message),
+            timeout=_timeout_s(message, self._patience_s),
         )
         response = await self._send(request)
         answer = _answer_of(response)
         if isinstance(answer, Registered):
-            self.runner_id = answer.runner_id
+            self.take_registration(answer)
         return answer
+
+    def take_registration(self, registered: Registered) -> None:
+        """Who we are from now on, and how long an answer may take."""
+        self.runner_id = registered.runner_id
+        self._patience_s = patience_s(registered)
 
     async def upload_artifact(
         self, *, lease_id: str, job_id: str, attempt: int, name: str, path: Path, sha256: str
@@ -230,7 +238,9 @@ class HttpClient:
             return await self._client.send(request)
         except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as error:
             # RuntimeError is what httpx raises on a client that was closed while the caller waited.
-            raise ServerUnreachable(f"{request.method} {request.url.path}: {error or type(error).__name__}") from error
+            raise ServerUnreachable(
+                f"{request.method} {request.url.path}: {str(error) or type(error).__name__}"
+            ) from error
 
 
 def _answer_of(response: httpx.Response) -> ServerMessage:
@@ -287,9 +297,14 @@ def _retry_after_ms(value: str | None) -> int | None:
     return None if seconds is None or not 0 <= seconds <= 86_400 else int(seconds * 1000)
 
 
-def _timeout_s(message: RunnerMessage) -> float:
+def patience_s(registered: Registered) -> float:
+    """How long an answer may take before the connection counts as dead; short enough to renew a lease all the same."""
+    return min(CALL_TIMEOUT_S, registered.lease_ttl_ms / 1000 / CALLS_A_LEASE)
+
+
+def _timeout_s(message: RunnerMessage, within_s: float) -> float:
     """Long polls are held by the server on purpose; everything else is answered from one commit."""
-    return CALL_TIMEOUT_S + (message.wait_ms / 1000 if isinstance(message, Lease) else 0.0)
+    return within_s + (message.wait_ms / 1000 if isinstance(message, Lease) else 0.0)
 
 
 async def _blocks(path: Path) -> AsyncIterator[bytes]:
@@ -312,12 +327,13 @@ class _Session:
         self._outgoing: deque[bytes] = deque()
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._frames = 0
         self._writer = asyncio.create_task(self._write())
         self._reader = asyncio.create_task(self._read())
         self.over = asyncio.Event()
 
-    async def ask(self, message: RunnerMessage) -> ServerMessage:
-        """One request, one answer; any number may be outstanding."""
+    async def ask(self, message: RunnerMessage, within_s: float = CALL_TIMEOUT_S) -> ServerMessage:
+        """One request, one answer; any number may be outstanding. Silence on the whole channel ends it."""
         if self.over.is_set():
             raise ServerUnreachable("the channel is closed")
         request_id = next(self._ids)
@@ -325,7 +341,7 @@ class _Session:
         self._pending[request_id] = future
         self._outgoing.append(encode_frame(Request(request_id, message)))
         self._wake.set()
-        timer = self._loop.call_later(_timeout_s(message), _expire, future)
+        timer = self._loop.call_later(_timeout_s(message, within_s), self._expire, future, self._frames)
         try:
             return await future
         finally:
@@ -366,6 +382,7 @@ class _Session:
         if isinstance(data, str):
             raise MalformedMessage("a text frame: the channel speaks binary msgpack")
         answer = decode_answer_frame(data)
+        self._frames += 1
         if answer.id == 0:
             self._on_push(answer.body)
             return
@@ -373,17 +390,19 @@ class _Session:
         if future is not None and not future.done():
             future.set_result(answer.body)
 
+    def _expire(self, future: asyncio.Future[ServerMessage], frames: int) -> None:
+        if not future.done():
+            future.set_exception(ServerUnreachable("no answer over the channel in time"))
+        if self._frames == frames:
+            # A cut that nobody reports (a dead host, a firewall that forgot us) looks like this, for minutes.
+            self._end()
+
     def _end(self) -> None:
         self.over.set()
         self._outgoing.clear()
         for future in self._pending.values():
             if not future.done():
                 future.set_exception(ServerUnreachable("the channel was cut before the answer arrived"))
-
-
-def _expire(future: asyncio.Future[ServerMessage]) -> None:
-    if not future.done():
-        future.set_exception(ServerUnreachable("no answer over the channel in time"))
 
 
 class ChannelClient:
@@ -411,6 +430,7 @@ class ChannelClient:
         self._backoff = Backoff(first_ms=100, max_ms=30_000, jitter=jitter)
         self._uploads = uploads if uploads is not None else HttpClient(url, token)
         self._register: Register | None = None
+        self._patience_s = CALL_TIMEOUT_S
         self._session: _Session | None = None
         self._opening = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
@@ -428,7 +448,7 @@ class ChannelClient:
             return await self._open(message)
         if session is None:
             raise ServerUnreachable("the channel is not open")
-        return await session.ask(message)
+        return await session.ask(message, self._patience_s)
 
     async def upload_artifact(
         self, *, lease_id: str, job_id: str, attempt: int, name: str, path: Path, sha256: str
@@ -470,7 +490,7 @@ class ChannelClient:
                 except InvalidStatus as error:
                     return self._refused(error)
             try:
-                answer = await session.ask(register)
+                answer = await session.ask(register, self._patience_s)
             except BaseException:
                 if is_new:
                     await session.close()
@@ -480,7 +500,8 @@ class ChannelClient:
                 self._session = None
                 return answer
             self._session = session
-            self._uploads.runner_id = answer.runner_id
+            self._uploads.take_registration(answer)
+            self._patience_s = patience_s(answer)
             self._backoff.reset()
             if self._on_registered is not None:
                 self._on_registered(answer)
@@ -495,7 +516,7 @@ class ChannelClient:
                 compression=None,  # deflate costs more CPU than the bytes of small frames are worth
                 max_size=FRAME_BYTES_MAX,
                 max_queue=256,
-                open_timeout=OPEN_TIMEOUT_S,
+                open_timeout=min(OPEN_TIMEOUT_S, self._patience_s),
                 close_timeout=1,
             )
         except InvalidStatus:
@@ -503,7 +524,7 @@ class ChannelClient:
         except InvalidHandshake as error:
             raise UpgradeRefused(f"no WebSocket at {self._address}: {error}") from error
         except (OSError, TimeoutError, EOFError) as error:
-            raise ServerUnreachable(f"{self._address}: {error or type(error).__name__}") from error
+            raise ServerUnreachable(f"{self._address}: {str(error) or type(error).__name__}") from error
 
     def _refused(self, error: InvalidStatus) -> Failure:
         status = error.response.status_code

@@ -13,7 +13,7 @@ SCRIPT: Final = """\
 echo "attempt $DELTACI_ATTEMPT"
 while [ ! -e {go} ]; do
     read -r up _ < /proc/uptime
-    echo "$DELTACI_ATTEMPT $up" >> {file}
+    echo "$DELTACI_ATTEMPT $up" | tee -a {file}
     sleep 0.05
 done
 echo "end of attempt $DELTACI_ATTEMPT"
@@ -37,6 +37,12 @@ class Ticks:
             return []
         lines = [line.split() for line in self.file.read_text().splitlines()]
         return [float(line[1]) for line in lines if line[0] == str(attempt)]
+
+    def assert_logged(self, log: str, attempt: int) -> None:
+        """The log holds every tick of the attempt, once and in order, from the first line to the last."""
+        printed = [line for line in self.file.read_text().splitlines() if line.startswith(f"{attempt} ")]
+        logged = [line for line in log.splitlines() if not line.startswith("==>")]
+        assert logged == [f"attempt {attempt}", *printed, f"end of attempt {attempt}"]
 
     def end(self) -> None:
         """Let the attempt that runs come to its end."""

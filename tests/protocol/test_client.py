@@ -16,6 +16,7 @@ from protocol.client import (
     UpgradeRefused,
     connect,
     is_retryable,
+    patience_s,
 )
 from protocol.codec import JSON_TYPE, MSGPACK_TYPE
 from protocol.messages import (
@@ -187,6 +188,58 @@ async def test_bytes_that_are_no_frame_close_the_channel() -> None:
         await client.aclose()
 
     assert again == Registered(runner_id="runner-1")
+
+
+@pytest.mark.parametrize("is_silent", [True, False])
+async def test_a_channel_that_carries_nothing_is_given_up_and_opened_anew(is_silent: bool) -> None:
+    """Nobody tells of a connection that a firewall forgot; a slow answer among others is no such thing."""
+    registered: asyncio.Queue[Registered] = asyncio.Queue()
+
+    async def mostly_deaf(message: RunnerMessage) -> ServerMessage:
+        if isinstance(message, Heartbeat) and message.step == 0:
+            await asyncio.Event().wait()
+        return Registered(runner_id="runner-1", lease_ttl_ms=3_000) if message == REGISTER else await respond(message)
+
+    async with a_server(mostly_deaf) as server:
+        client = ChannelClient(server.url, "secret", on_registered=registered.put_nowait, jitter=lambda: 0.9)
+        await client.call(REGISTER)
+        await registered.get()
+        waiting = asyncio.create_task(client.call(Heartbeat(**FENCE, step=0)))
+        await server.until(lambda: len(server.seen) == 2)
+        if not is_silent:
+            await client.call(Heartbeat(**FENCE, step=3))
+        with pytest.raises(ServerUnreachable, match="in time"):
+            await waiting
+        was_ready = client.is_ready
+        if is_silent:
+            await asyncio.wait_for(registered.get(), 20)
+        answer = await client.call(Heartbeat(**FENCE, step=3))
+        await client.aclose()
+
+    assert was_ready == (not is_silent)
+    assert answer == HeartbeatAck(**FENCE, expires_in_ms=3)
+
+
+async def test_a_call_over_http_is_given_up_in_time_for_another_one() -> None:
+    """The lease tells how long an answer may take: two lost ones must not lose it."""
+
+    async def deaf(message: RunnerMessage) -> ServerMessage:
+        if isinstance(message, Heartbeat):
+            await asyncio.Event().wait()
+        return Registered(runner_id="runner-1", lease_ttl_ms=300)
+
+    async with a_server(deaf) as server:
+        client = HttpClient(server.url, "secret")
+        await client.call(REGISTER)
+        with pytest.raises(ServerUnreachable, match="ReadTimeout"):
+            await client.call(Heartbeat(**FENCE))
+        await client.aclose()
+
+
+def test_with_long_leases_an_answer_may_take_half_a_minute() -> None:
+    """Enough for the longest that the server itself waits for an actor."""
+    assert patience_s(Registered(runner_id="r")) == 30
+    assert patience_s(Registered(runner_id="r", lease_ttl_ms=6_000)) == 2
 
 
 async def test_a_refused_token_is_an_answer_over_the_channel_too() -> None:

@@ -195,13 +195,23 @@ class Server:
 class RunnerProcess:
     """`deltaci runner` as a process of its own."""
 
-    def __init__(self, server: Server, name: str = "r1", *, slots: int = 1, words: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        server: Server,
+        name: str = "r1",
+        *,
+        slots: int = 1,
+        words: Sequence[str] = (),
+        before: Sequence[str] = (),
+    ) -> None:
+        """Args: words: more options; before: a command that executes the runner in its turn."""
         self.server = server
         self.name = name
         self.home = server.home / f"runner-{name}"
         self.log = server.home / f"runner-{name}.log"
         self.slots = slots
         self.words = words
+        self.before = before
         self.process: Process | None = None
 
     def __enter__(self) -> Self:
@@ -222,6 +232,7 @@ class RunnerProcess:
         if not token_file.exists():
             token_file.write_text(self.server.post("/admin/runner-tokens", {"label": self.name})["token"])
         command = (
+            *self.before,
             *(sys.executable, "-m", "deltaci.runner", "--server", self.server.url, "--token-file", str(token_file)),
             *("--work-dir", str(self.home), "--name", self.name, "--slots", str(self.slots)),
             *("--cancel-grace-ms", "500", *self.words),

@@ -252,9 +252,18 @@ def _answer_of(response: httpx.Response) -> ServerMessage:
         except MalformedMessage as error:
             if status == 200:
                 raise ServerUnreachable(str(error)) from error
-    if status < 400:
+    failure = _failure_of(response)
+    # A 400 that is not the server's own is from whoever could not read the bytes: what we send can be read, so they
+    # were broken or out of step on the way. Taken for a refusal it would cost a log or a result.
+    if status < 400 or (status == 400 and failure is None):
         raise ServerUnreachable(f"status {status} with {content_type or 'no content type'}: is this a Delta CI server?")
-    return _failure_of(response)
+    # A proxy in between answers with its own page; its status still says whether to try again.
+    return failure or Failure(
+        code=f"http_{status}",
+        message=response.reason_phrase,
+        http_status=status,
+        retry_after_ms=_retry_after_ms(response.headers.get("Retry-After")),
+    )
 
 
 class _ErrorBody(msgspec.Struct):
@@ -272,19 +281,18 @@ class _ErrorDocument(msgspec.Struct):
 _error_decoder: Final = msgspec.json.Decoder(_ErrorDocument)
 
 
-def _failure_of(response: httpx.Response) -> Failure:
-    retry_after_ms = _retry_after_ms(response.headers.get("Retry-After"))
+def _failure_of(response: httpx.Response) -> Failure | None:
+    """The server's own word; None when somebody else answered."""
     try:
         error = _error_decoder.decode(response.content).error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        # A proxy in between answers with its own page; its status still says whether to try again.
-        error = _ErrorBody(code=f"http_{response.status_code}", message=response.reason_phrase)
+        return None
     return Failure(
         code=error.code,
         message=error.message,
         details={key: str(value) for key, value in error.details.items()},
         http_status=response.status_code,
-        retry_after_ms=retry_after_ms,
+        retry_after_ms=_retry_after_ms(response.headers.get("Retry-After")),
     )
 
 

@@ -96,10 +96,11 @@ async def test_over_http_the_page_of_a_proxy_becomes_a_failure_with_its_status()
     assert is_retryable(answer)
 
 
-async def test_over_http_an_answer_that_is_no_message_is_no_answer() -> None:
-    """A login page with status 200 must not pass for an acknowledgement."""
+@pytest.mark.parametrize("status", [200, 302, 400])
+async def test_over_http_an_answer_that_is_no_message_is_no_answer(status: int) -> None:
+    """A login page must not pass for an acknowledgement, nor a connection that is out of step for a refusal."""
     async with a_server(respond) as server:
-        server.pages["register"] = Response("<html>", status=200)
+        server.pages["register"] = Response("<html>", status=status)
         client = HttpClient(server.url, "secret")
 
         with pytest.raises(ServerUnreachable, match="is this a Delta CI server"):

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from deltaci.settings import Settings
 from deltaci.store import directory
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+DESCRIPTORS_MAX = 65_536
 
 
 @click.command()
@@ -40,6 +42,7 @@ def serve(data: Path, host: str | None, port: int | None, config: Path | None) -
                 "TLS proxy and set allow_public = true (DELTACI_ALLOW_PUBLIC=true)"
             )
         wiring.configure_logs(settings)
+        _raise_descriptor_limit()
         # The writer thread comes back from the disk and wants the interpreter: at the default of 5 ms it waits behind
         # a busy loop so long that commits pile up (58 to 10,000 a second beside a spinning loop; from 9,600 at 0.5).
         sys.setswitchinterval(0.0005)
@@ -94,6 +97,13 @@ async def _serve(data: Path, settings: Settings) -> None:
                         create_app(house), house, listening, stopping.wait, graceful_s=settings.shutdown_within_s
                     )
             tasks.cancel_scope.cancel()
+
+
+def _raise_descriptor_limit() -> None:
+    """As many sockets as the system lets us have: the usual soft limit of 1,024 is for programs that use select."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_MAX)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _settle_memory() -> None:

@@ -18,7 +18,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     webhook_bytes_max: int = 25 * 1024 * 1024
     body_bytes_max: int = 1024 * 1024
+    bodies_bytes_max: int = 256 * 1024 * 1024
     body_timeout_s: int = 30
+    idle_timeout_s: int = 75
     page_size_max: int = 500
     log_read_bytes_max: int = 4 * 1024 * 1024
     frames_under_way_max: int = 256

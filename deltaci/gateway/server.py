@@ -10,6 +10,7 @@ from hypercorn.config import Config
 from loguru import logger
 from quart import Quart
 
+from deltaci.gateway import wire
 from deltaci.gateway.house import House
 
 
@@ -37,19 +38,20 @@ async def serve_until(
     graceful_s: float,
 ) -> None:
     """Serve until `stop` returns; then take nothing new, and give what is under way `graceful_s` to finish."""
+    wire.install()
     config = Config()
     # Hypercorn makes a socket of its own from the descriptor and closes it: from here on it is not ours.
     config.bind = [f"fd://{listening.detach()}"]
     config.graceful_timeout = graceful_s
     config.shutdown_timeout = graceful_s
-    config.keep_alive_timeout = 75
+    config.keep_alive_timeout = house.limits.idle_timeout_s
     config.keep_alive_max_requests = 1_000_000
     config.backlog = 1024
     config.h11_max_incomplete_size = 32 * 1024
     # No pings from here: runners ping, leases have their own patience, and Hypercorn's pinger keeps every closed socket
     # for one more interval, which is how long an orderly end would take.
     config.websocket_ping_interval = None
-    config.websocket_max_message_size = 4 * 1024 * 1024
+    config.websocket_max_message_size = house.limits.body_bytes_max
     config.include_server_header = False
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")

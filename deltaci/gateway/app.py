@@ -5,7 +5,7 @@ from typing import Any
 from quart import Quart, Request, Response, request
 
 from deltaci.gateway import admin, answers, api, runner, webhooks
-from deltaci.gateway.body import PacedBody, PacedConnection
+from deltaci.gateway.body import BodyRoom, PacedBody, PacedConnection
 from deltaci.gateway.house import House
 from deltaci.gateway.sockets import ChannelConnection, ChannelSocket
 
@@ -40,6 +40,8 @@ def create_app(house: House) -> Quart:
 def _request_class(house: House) -> type[Request]:
     """A request whose body limit depends on its address; an artifact's is counted while it streams to disk."""
 
+    room = BodyRoom(house.limits.bodies_bytes_max)
+
     class LimitedRequest(Request):
         def __init__(self, method: str, scheme: str, path: str, *args: Any, **kwargs: Any) -> None:
             if path.startswith(WEBHOOKS):
@@ -49,6 +51,11 @@ def _request_class(house: House) -> type[Request]:
             else:
                 kwargs["max_content_length"] = house.limits.body_bytes_max
             super().__init__(method, scheme, path, *args, **kwargs)
-            self.body = PacedBody(self.content_length, kwargs["max_content_length"])
+            self.body = PacedBody(
+                self.content_length,
+                kwargs["max_content_length"],
+                room=room,
+                stall_s_max=house.limits.body_timeout_s,
+            )
 
     return LimitedRequest

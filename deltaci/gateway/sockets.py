@@ -11,6 +11,8 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, WebsocketSco
 from quart import Quart, Websocket
 from quart.asgi import ASGIWebsocketConnection
 
+from deltaci.gateway.door import objection_to
+
 FRAMES_WAITING_MAX: Final = 64
 
 
@@ -21,6 +23,13 @@ class ChannelConnection(ASGIWebsocketConnection):
         super().__init__(app, scope)
         # Bounded: once it is full, Hypercorn stops reading, and the peer's own buffers fill up.
         self.queue = asyncio.Queue(maxsize=FRAMES_WAITING_MAX)
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """One channel, if the handshake can be made one; else Hypercorn answers 403."""
+        if objection_to(self.scope) is not None:
+            await send({"type": "websocket.close", "code": 1000, "reason": None})
+            return
+        await super().__call__(receive, send)
 
     async def handle_messages(self, receive: ASGIReceiveCallable) -> None:
         """Queue what arrives, until the peer hangs up."""

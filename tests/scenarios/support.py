@@ -95,6 +95,7 @@ class Server:
         self.data = home / "data"
         self.log = home / "server.log"
         self.settings = {**QUICK, **settings}
+        self.before: Sequence[str] = ()  # a command that executes the server in its turn
         self.port = 0
         self.process: Process | None = None
         self.client = httpx.Client(timeout=30)
@@ -119,7 +120,8 @@ class Server:
     def start(self) -> None:
         """Start it, on the same port as before; returns when it is ready."""
         seen = self.log.stat().st_size if self.log.exists() else 0
-        command = (sys.executable, "-m", "deltaci", "serve", "--data", str(self.data), "--port", str(self.port))
+        serve = (sys.executable, "-m", "deltaci", "serve", "--data", str(self.data), "--port", str(self.port))
+        command = (*self.before, *serve)
         self.process = process = Process(command, self.log, self.settings)
 
         def url() -> str | None:

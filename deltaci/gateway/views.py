@@ -1,10 +1,11 @@
 """What the API shows of runs, jobs and attempts: names as in the domain, and never a lease id or its hash."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from deltaci.domain.events import JobRef
 from deltaci.domain.job import Job
 from deltaci.domain.plan import Plan
 from deltaci.domain.repo import Repo
@@ -46,32 +47,47 @@ async def whole_run(run: Run, store: Store, orchestrator: Orchestrator) -> dict[
     plan = await store.load_plan(run.id)
     repo = await store.load_repo(run.key.repo_id)
     explanations = {(one.job_id, one.attempt): one for one in await store.explanations_of_run(run.id)}
-    artifacts = await store.artifacts_of_run(run.id)
+    artifacts: dict[str, list[ArtifactStored]] = {}
+    for one in await store.artifacts_of_run(run.id):
+        artifacts.setdefault(one.job_id, []).append(one)
+    around = Surroundings(
+        refs={ref.id: ref for ref in run.jobs},
+        seen={job.id: JobSeen(job.state, job.end_reason) for job in jobs},
+        explanations=explanations,
+        artifacts=artifacts,
+        now_ms=orchestrator.ports.clock.now_ms(),
+        runner_labels=orchestrator.hub.labels(),
+        is_repo_at_limit=orchestrator.is_at_limit(run.key.repo_id),
+    )
     return {
         "run": run_view(run, repo.name if repo else ""),
-        "jobs": [job_view(job, run, jobs, explanations, artifacts, orchestrator) for job in jobs],
+        "jobs": [job_view(job, around) for job in jobs],
         "plan": plan_view(plan),
     }
 
 
-def job_view(
-    job: Job,
-    run: Run,
-    jobs: Iterable[Job],
-    explanations: Mapping[tuple[str, int], Explanation],
-    artifacts: Iterable[ArtifactStored],
-    orchestrator: Orchestrator,
-) -> dict[str, Any]:
-    """One job of `run`."""
-    ref = next(one for one in run.jobs if one.id == job.id)
-    refs = {one.id: one for one in run.jobs}
-    seen = {one.id: JobSeen(one.state, one.end_reason) for one in jobs}
+class Surroundings(msgspec.Struct, frozen=True):
+    """What the views of all jobs of a run look things up in; made once, for a run may have thousands."""
+
+    refs: Mapping[str, JobRef]
+    seen: Mapping[str, JobSeen]
+    explanations: Mapping[tuple[str, int], Explanation]
+    artifacts: Mapping[str, Sequence[ArtifactStored]]
+    now_ms: int
+    runner_labels: tuple[frozenset[str], ...]
+    is_repo_at_limit: bool
+
+
+def job_view(job: Job, around: Surroundings) -> dict[str, Any]:
+    """One job of a run."""
+    refs = around.refs
+    ref = refs[job.id]
     reason = waiting(
         job,
-        now_ms=orchestrator.ports.clock.now_ms(),
-        open_needs=[refs[need].name for need in ref.needs if not is_satisfied(refs[need], seen[need])],
-        runner_labels=orchestrator.hub.labels(),
-        is_repo_at_limit=orchestrator.is_at_limit(run.key.repo_id),
+        now_ms=around.now_ms,
+        open_needs=[refs[need].name for need in ref.needs if not is_satisfied(refs[need], around.seen[need])],
+        runner_labels=around.runner_labels,
+        is_repo_at_limit=around.is_repo_at_limit,
     )
     return {
         "id": job.id,
@@ -98,14 +114,13 @@ def job_view(
                 "leased_at_ms": attempt.lease.granted_at_ms if attempt.lease else None,
                 "started_at_ms": attempt.started_at_ms,
                 "ended_at_ms": attempt.ended_at_ms,
-                "explanation": explanation_view(explanations.get((job.id, attempt.number))),
+                "explanation": explanation_view(around.explanations.get((job.id, attempt.number))),
             }
             for attempt in job.attempts
         ],
         "artifacts": [
             {"name": one.name, "attempt": one.attempt, "size_bytes": one.size_bytes, "sha256": one.sha256}
-            for one in artifacts
-            if one.job_id == job.id
+            for one in around.artifacts.get(job.id, ())
         ],
     }
 

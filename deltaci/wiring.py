@@ -98,7 +98,9 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
             "github": GitHubResults(GitHubStatuses(client, clock)),
         }
         reporter = StatusReporter(store, results, base_url=settings.public_url or base_url, clock=clock)
-        planner = PlannerPort(RepositoryPlanner(data, protocols=settings.allow_git_protocols))
+        planner = PlannerPort(
+            RepositoryPlanner(data, protocols=settings.allow_git_protocols, jobs_max=settings.policy.jobs_max)
+        )
         async with running(
             store,
             clock=clock,

@@ -62,7 +62,7 @@ def is_present(files: Files) -> bool:
     return False
 
 
-def load(data: bytes, files: Files) -> tuple[ConfiguredJob, ...]:
+def load(data: bytes, files: Files, *, jobs_max: int = JOBS_MAX) -> tuple[ConfiguredJob, ...]:
     """The jobs of a configuration, matrices expanded, in the order of the file.
 
     Args:
@@ -78,7 +78,7 @@ def load(data: bytes, files: Files) -> tuple[ConfiguredJob, ...]:
     _check_needs(specs, problems)
     if problems.found():
         raise ConfigurationInvalid(problems.found())
-    jobs = _Expansion(specs, files, problems).jobs()
+    jobs = _Expansion(specs, files, problems, jobs_max).jobs()
     if problems.found():
         raise ConfigurationInvalid(problems.found())
     return jobs
@@ -126,7 +126,8 @@ def _combinations(matrix: MatrixSpec, problems: Problems) -> list[dict[str, str]
 class _Expansion:
     """Turns specifications into jobs, and keeps count of what they grow to."""
 
-    def __init__(self, specs: Sequence[JobSpec], files: Files, problems: Problems) -> None:
+    def __init__(self, specs: Sequence[JobSpec], files: Files, problems: Problems, jobs_max: int) -> None:
+        self._jobs_max = jobs_max
         self._specs = specs
         self._files = files
         self._problems = problems
@@ -139,9 +140,9 @@ class _Expansion:
         for spec in self._specs:
             combinations[spec.name] = [{}] if spec.matrix is None else _combinations(spec.matrix, self._problems)
         count = sum(len(each) for each in combinations.values())
-        if count > JOBS_MAX:
+        if count > self._jobs_max:
             at = At(self._specs[0].at.line, self._specs[0].at.column, "jobs")
-            self._problems.add(at, f"{count} jobs after expanding matrices; at most {JOBS_MAX} are accepted")
+            self._problems.add(at, f"{count} jobs after expanding matrices; at most {self._jobs_max} are accepted")
             return ()
         names = {name: tuple(_expanded_name(name, one) for one in each) for name, each in combinations.items()}
         self._check_names(names)

@@ -13,7 +13,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from deltaci.domain.plan import Plan, PlannedJob, Reason
+from deltaci.domain.plan import JOBS_MAX, Plan, PlannedJob, Reason
 from deltaci.planner.configuration import FILE, is_present, load
 from deltaci.planner.discovery.discover import discover, of_discovered, wanted
 from deltaci.planner.discovery.project import MANIFEST_BYTES_MAX
@@ -29,9 +29,10 @@ T = TypeVar("T")
 class Planner:
     """Makes plans; keeps nothing between them."""
 
-    def __init__(self, *, plan_ms: int = PLAN_MS_DEFAULT) -> None:
-        """`plan_ms`: the longest that one plan may take, reading included, milliseconds."""
+    def __init__(self, *, plan_ms: int = PLAN_MS_DEFAULT, jobs_max: int = JOBS_MAX) -> None:
+        """`plan_ms`: the longest that one plan may take, reading included, milliseconds; `jobs_max`: its jobs."""
         self._plan_ms = plan_ms
+        self._jobs_max = jobs_max
 
     async def plan(
         self,
@@ -83,11 +84,17 @@ class Planner:
                 raise ConfigurationInvalid((Problem(file=FILE, text=text),))
             data = (await source.read_many([FILE], bytes_max=BYTES_MAX))[FILE]
             return await in_thread(
-                lambda: from_configuration(data, files, difference, view.commit_sha, base_sha, notes)
+                lambda: from_configuration(
+                    data, files, difference, view.commit_sha, base_sha, notes, jobs_max=self._jobs_max
+                )
             )
         paths = await in_thread(lambda: wanted(files))
         contents = await view.read_many(paths, bytes_max=MANIFEST_BYTES_MAX)
-        return await in_thread(lambda: from_discovery(contents, files, difference, view.commit_sha, base_sha, notes))
+        return await in_thread(
+            lambda: from_discovery(
+                contents, files, difference, view.commit_sha, base_sha, notes, jobs_max=self._jobs_max
+            )
+        )
 
 
 async def in_thread(call: Callable[[], T]) -> T:
@@ -109,9 +116,11 @@ def from_configuration(
     commit_sha: str,
     base_sha: str | None,
     notes: tuple[Reason, ...] = (),
+    *,
+    jobs_max: int = JOBS_MAX,
 ) -> Plan:
     """The plan of a configuration: a pure function. Raises ConfigurationInvalid."""
-    jobs = of_configured(load(data, files), difference)
+    jobs = of_configured(load(data, files, jobs_max=jobs_max), difference)
     count = f"{len(jobs)} job{'s' if len(jobs) != 1 else ''}"
     why = Reason(rule="configuration", file=FILE, text=f"{FILE} describes {count}")
     return Plan(
@@ -131,9 +140,11 @@ def from_discovery(
     commit_sha: str,
     base_sha: str | None,
     notes: tuple[Reason, ...] = (),
+    *,
+    jobs_max: int = JOBS_MAX,
 ) -> Plan:
     """The plan of a repository without configuration: a pure function. Raises PlanFailed."""
-    discovery = discover(files, contents)
+    discovery = discover(files, contents, jobs_max=jobs_max)
     jobs = of_discovered(discovery, difference)
     if jobs:
         roots = sorted({project.root for project in discovery.projects})

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from deltaci.domain.plan import Plan
+from deltaci.domain.plan import JOBS_MAX, Plan
 from deltaci.forge.git_command import DEFAULT_PROTOCOLS
 from deltaci.forge.mirror import Change, CommitView, Mirror, MirrorError, MirrorLimits, Mirrors
 from deltaci.planner.errors import PlanFailed, PlanUnavailable
@@ -30,6 +30,7 @@ class RepositoryPlanner:
         limits: MirrorLimits | None = None,
         protocols: str = DEFAULT_PROTOCOLS,
         plan_ms: int = PLAN_MS_DEFAULT,
+        jobs_max: int = JOBS_MAX,
     ) -> None:
         """Nothing is read or written yet.
 
@@ -37,9 +38,10 @@ class RepositoryPlanner:
             protocols: the transports that clone URLs may use, as in `GIT_ALLOW_PROTOCOL`; leave `file` out where
                 people who may not read the server's disk may choose clone URLs.
             plan_ms: the longest that planning takes once the commit is here, milliseconds.
+            jobs_max: the jobs of one plan, after expanding matrices.
         """
         self._mirrors = Mirrors(data_directory, limits=limits, protocols=protocols)
-        self._planner = Planner(plan_ms=plan_ms)
+        self._planner = Planner(plan_ms=plan_ms, jobs_max=jobs_max)
 
     async def plan(
         self,

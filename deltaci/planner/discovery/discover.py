@@ -49,7 +49,7 @@ def wanted(files: Files) -> list[str]:
     return sorted(path for path in paths if files.is_file(path) and files.size(path) <= MANIFEST_BYTES_MAX)
 
 
-def discover(files: Files, contents: Mapping[str, bytes]) -> Discovery:
+def discover(files: Files, contents: Mapping[str, bytes], *, jobs_max: int = JOBS_MAX) -> Discovery:
     """The projects of a commit.
 
     Args:
@@ -62,9 +62,9 @@ def discover(files: Files, contents: Mapping[str, bytes]) -> Discovery:
     for ecosystem, manifests in _manifests(files).items():
         projects += ecosystem.find(tree, manifests)
     count = sum(len(project.jobs) for project in projects)
-    if count > JOBS_MAX:
+    if count > jobs_max:
         raise PlanFailed(
-            f"{count} jobs were discovered, at most {JOBS_MAX} are accepted; describe the jobs in deltaci.yaml"
+            f"{count} jobs were discovered, at most {jobs_max} are accepted; describe the jobs in deltaci.yaml"
         )
     return Discovery(projects=tuple(projects), reasons=tuple(_left_out(files)))
 

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format bench docs simulate lock clean
+.PHONY: demo test faults lint format bench docs simulate lock clean
 .DEFAULT_GOAL := test
 
 $(READY): requirements.lock pyproject.toml
@@ -16,8 +16,11 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY) ## a failing push and the one that mends it, on a real server and runner
 	$(BIN)/deltaci demo
 
-test: $(READY) ## all tests, in parallel and in random order
-	$(BIN)/pytest -n auto
+test: $(READY) ## all tests but the long ones, in parallel and in random order
+	$(BIN)/pytest -n auto -m "not long"
+
+faults: $(READY) ## every fault against real processes, the long ones too
+	$(BIN)/pytest -n auto tests/faults
 
 lint: $(READY) ## format, lint, types, import contract, generated docs
 	$(BIN)/ruff format --check .

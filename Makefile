@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test faults lint format bench docs simulate lock clean
+.PHONY: demo test faults soak lint format bench docs simulate lock clean
 .DEFAULT_GOAL := test
 
 $(READY): requirements.lock pyproject.toml
@@ -21,6 +21,9 @@ test: $(READY) ## all tests but the long ones, in parallel and in random order
 
 faults: $(READY) ## every fault against real processes, the long ones too
 	$(BIN)/pytest -n auto tests/faults
+
+soak: $(READY) ## random kills of a busy little system: SOAK_S seconds (60), SEED to draw the same again
+	$(BIN)/pytest -s -m long tests/faults/test_random_kills.py
 
 lint: $(READY) ## format, lint, types, import contract, generated docs
 	$(BIN)/ruff format --check .

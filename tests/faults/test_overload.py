@@ -233,14 +233,6 @@ async def answer_from(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]
     return int(first.split()[1]), headers, await reader.readexactly(int(headers["content-length"]))
 
 
-def all_runs(server: Server) -> set[str]:
-    """The ids of all runs, page by page."""
-    found: list[str] = []
-    while page := server.get(f"/runs?limit=500{f'&before={found[-1]}' if found else ''}")["runs"]:
-        found += [run["id"] for run in page]
-    return set(found)
-
-
 @contextmanager
 def meanwhile(work: Callable[[], Any]) -> Iterator[list[Any]]:
     """`work` goes on in a thread; what it came to is in the list at the end."""
@@ -282,7 +274,7 @@ def test_a_burst_of_webhooks_loses_none_and_holds_up_no_other_work(tmp_path: Pat
             canceled = server.post(f"/runs/{runs[1]}/cancel")
             was_busy = not results
         burst: Burst = results[0]
-        known = all_runs(server)
+        known = {run["id"] for run in server.runs()}
         again = send_again(server, busy, burst)
         views = [server.run_until(run) for run in runs]
         last = server.run_until(burst.accepted[f"d-{count}"], "PLANNING", "FAILED", "CANCELED")

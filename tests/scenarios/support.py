@@ -162,6 +162,13 @@ class Server:
         """A run with its jobs."""
         return self.get(f"/runs/{run_id}")
 
+    def runs(self) -> list[Any]:
+        """Every run without its jobs, newest first, page by page."""
+        found: list[Any] = []
+        while page := self.get("/runs?limit=500" + (f"&before={found[-1]['id']}" if found else ""))["runs"]:
+            found += page
+        return found
+
     def run_until(self, run_id: str, *states: str, within_s: float = PATIENCE_S) -> Any:
         """The run's view once it is in one of `states`; by default, at its end. Patient with a server that restarts."""
         wanted = frozenset(states) or FINAL

@@ -11,6 +11,8 @@ from deltaci.gateway.sockets import ChannelConnection, ChannelSocket
 
 WEBHOOKS = "/api/v1/webhooks/"
 ARTIFACTS = "/api/v1/runner/artifacts/"
+# Who did not send its body in time is not waited for once more
+TOO_SLOW = 408
 
 
 def create_app(house: House) -> Quart:
@@ -29,7 +31,8 @@ def create_app(house: House) -> Quart:
     @app.after_request
     async def _harden(response: Response) -> Response:
         body: Any = request.body
-        await body.read_off()
+        if response.status_code != TOO_SLOW:
+            await body.read_off()
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Cache-Control"] = "no-store"
         return response

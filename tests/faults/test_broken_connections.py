@@ -12,7 +12,7 @@ from tests.scenarios.support import Project, RunnerProcess, Server, attempts_of,
 
 pytestmark = pytest.mark.slow
 
-TRANSPORTS = pytest.mark.parametrize("transport", ["auto", "http"])
+TRANSPORTS = pytest.mark.parametrize("transport", ["auto", pytest.param("http", marks=pytest.mark.long)])
 LEASE = {"DELTACI_POLICY_LEASE_TTL_MS": "6000"}
 LONG_LEASE = {"DELTACI_POLICY_LEASE_TTL_MS": "30000"}
 
@@ -86,8 +86,15 @@ GARBAGE = [
 ]
 
 
-@TRANSPORTS
-@pytest.mark.parametrize("to_server", [True, False])
+@pytest.mark.parametrize(
+    ("transport", "to_server"),
+    [
+        ("auto", False),
+        ("http", True),
+        pytest.param("auto", True, marks=pytest.mark.long),
+        pytest.param("http", False, marks=pytest.mark.long),
+    ],
+)
 def test_garbage_on_the_wire_costs_no_attempt_and_no_byte_of_the_log(
     tmp_path: Path, transport: str, to_server: bool
 ) -> None:

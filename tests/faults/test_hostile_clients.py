@@ -169,7 +169,7 @@ def test_bodies_that_no_decoder_should_see_are_refused(tmp_path: Path) -> None:
         "no text": b'{"repository": "\xff\xfe"}',
         "half a surrogate": b'{"repository": "\\ud800"}',
         "a number of 100,000 digits": b'{"repository": ' + b"9" * DEEP + b"}",
-        "a gzip bomb": gzip.compress(b"\0" * 100 * MIB),
+        "a gzip bomb": gzip.compress(b"\0" * 20 * MIB),
         "empty": b"",
         "msgpack of depth": b"\x91" * DEEP,
     }
@@ -188,7 +188,8 @@ def test_bodies_that_no_decoder_should_see_are_refused(tmp_path: Path) -> None:
                 post("/api/v1/runner/register", body, json_type, host, *encoded),
                 post("/api/v1/runner/register", body, msgpack_type, host, *encoded),
             )
-            statuses[name] = [talk(server.port, request).statuses[0] for request in requests]
+            with ThreadPoolExecutor(len(requests)) as pool:
+                statuses[name] = [each.statuses[0] for each in pool.map(lambda data: talk(server.port, data), requests)]
 
     assert statuses == {name: [400, 400, 400, 400] for name in bombs}
     assert witness.grown_bytes < GROWN_BYTES_MAX
@@ -267,7 +268,7 @@ def test_clients_that_never_read_their_answers_hold_no_memory(tmp_path: Path) ->
                 one.setblocking(False)
                 with suppress(BlockingIOError):
                     one.send(request * 200)
-            asked = len(witness.statuses) + 40
+            asked = len(witness.statuses) + 15
             wait_for("the good client to be served", lambda: len(witness.statuses) > asked)
         finally:
             for one in deaf:

@@ -26,7 +26,7 @@ from tests.scenarios.support import FINAL, Project, RunnerProcess, Server, git, 
 
 pytestmark = pytest.mark.slow
 
-SHORT_S: Final = 8.0
+SHORT_S: Final = 6.0
 RUNNERS: Final = 3
 LINES: Final = 40
 SETTINGS: Final = {

@@ -93,21 +93,33 @@ def failure(status: int, headers: Mapping[str, str], answer: str, *, asked: str,
 
 
 def _wait_ms(headers: Mapping[str, str], now_ms: int) -> int | None:
-    """How long the other side asks to wait, within 1 s and 2 h; None if it does not say."""
+    """How long the other side asks to wait, within 1 s and 2 h; None if it does not say.
+
+    Times of day are compared with its own clock where it shows one: ours may be hours off.
+    """
+    now_ms = _instant_ms(headers.get("date", "")) or now_ms
     asked = headers.get("retry-after", "").strip()
     reset = headers.get("x-ratelimit-reset", "").strip()
     if asked.isascii() and asked.isdigit() and len(asked) < 10:
         wait = int(asked) * 1000
     elif asked:
-        try:
-            wait = int(parsedate_to_datetime(asked).timestamp() * 1000) - now_ms
-        except (ValueError, OverflowError, OSError):
+        until_ms = _instant_ms(asked)
+        if until_ms is None:
             return None
+        wait = until_ms - now_ms
     elif headers.get("x-ratelimit-remaining") == "0" and reset.isascii() and reset.isdigit() and len(reset) < 13:
         wait = int(reset) * 1000 - now_ms
     else:
         return None
     return min(max(wait, 1_000), RETRY_AFTER_MAX_MS)
+
+
+def _instant_ms(date: str) -> int | None:
+    """Milliseconds since the epoch of an HTTP date; None for anything else."""
+    try:
+        return int(parsedate_to_datetime(date).timestamp() * 1000)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 async def _start_of(response: httpx.Response) -> str:

@@ -151,6 +151,19 @@ def test_a_date_to_retry_after_is_understood() -> None:
     assert error.retry_after_ms == 20_000
 
 
+@pytest.mark.parametrize("off_ms", [5 * 3_600_000, -5 * 3_600_000])
+@pytest.mark.parametrize("how", ["retry-after", "x-ratelimit-reset"])
+def test_a_time_to_wait_for_is_taken_by_the_clock_of_who_asks(how: str, off_ms: int) -> None:
+    """Ours may be hours off: then it would be asked every second, or not for hours."""
+    theirs_s = (NOW_MS + off_ms) / 1000
+    date, until = (format_datetime(datetime.fromtimestamp(theirs_s + s, UTC), usegmt=True) for s in (0, 90))
+    asked = {"retry-after": until} if how == "retry-after" else {"x-ratelimit-reset": str(int(theirs_s + 90))}
+
+    error = failure(403, {"x-ratelimit-remaining": "0", "date": date, **asked}, "", asked="set it", now_ms=NOW_MS)
+
+    assert error.retry_after_ms == 90_000
+
+
 def test_a_secondary_rate_limit_is_told_by_its_text() -> None:
     """GitHub sends it as 403 and not always with a header."""
     answer = '{"message": "You have exceeded a secondary rate limit"}'

@@ -167,10 +167,12 @@ class Tick(_Command, frozen=True, kw_only=True):
     """A deadline may have passed. `heard_at_ms`: the last accepted heartbeat, or when this state was restored.
 
     It is later by the time for which nobody has listened since.
+    `restored_at_ms`: when this process first looked at the job.
     """
 
     heard_at_ms: int
     cancel_within_ms: int
+    restored_at_ms: int = 0
 
 
 class Revoke(_Command, frozen=True, kw_only=True):
@@ -253,9 +255,11 @@ def deadline_ms(job: Job) -> int | None:
     current = current_attempt(job)
     if current is None or current.lease is None or current.state not in HELD:
         return None
-    if current.started_at_ms is None:
-        return current.lease.expires_at_ms
-    return min(current.lease.expires_at_ms, current.started_at_ms + job.timeout_ms + TIMEOUT_MARGIN_MS)
+    expires_at_ms, backstop_ms = current.lease.expires_at_ms, _backstop_ms(job, current)
+    if backstop_ms is None or backstop_ms + TIMEOUT_MARGIN_MS <= expires_at_ms - current.lease.ttl_ms:
+        # Passed long before the lease was last renewed, it was let pass (see `_tick`), and would fire for ever.
+        return expires_at_ms
+    return min(expires_at_ms, backstop_ms)
 
 
 def current_attempt(job: Job) -> Attempt | None:
@@ -475,8 +479,11 @@ def _tick(job: Job, command: Tick, now_ms: int) -> Step[Job] | Refusal:
             lease_state=LeaseState.REVOKED if never else LeaseState.EXPIRED,
         )
         return _after_attempt(job, lost, now_ms)
-    started_at_ms = said.started_at_ms
-    if started_at_ms is not None and now_ms >= started_at_ms + job.timeout_ms + TIMEOUT_MARGIN_MS:
+    backstop_ms = _backstop_ms(job, said)
+    # One that passed between two lives of the server is let pass: the time may be nothing but a jump of the clock, and
+    # a holder that is heard again has kept the job's time itself and may have its result ready. One that is not heard
+    # loses its lease.
+    if backstop_ms is not None and command.restored_at_ms <= backstop_ms <= now_ms:
         by_ms = now_ms + command.cancel_within_ms
         return _stepped(job, (JobCancelRequested(at_ms=now_ms, reason=EndReason.JOB_TIMEOUT, by_ms=by_ms),))
     if expires is not None and expires > said.lease.expires_at_ms and said.lease.expires_at_ms <= now_ms:
@@ -500,6 +507,11 @@ def _revoke(job: Job, now_ms: int) -> Step[Job]:
         lease_state=LeaseState.REVOKED,
     )
     return _after_attempt(job, lost, now_ms)
+
+
+def _backstop_ms(job: Job, held: Attempt) -> int | None:
+    """When the server ends an attempt whose runner should have done so; None before it started."""
+    return None if held.started_at_ms is None else held.started_at_ms + job.timeout_ms + TIMEOUT_MARGIN_MS
 
 
 def _attempt(job: Job, number: int) -> Attempt | None:

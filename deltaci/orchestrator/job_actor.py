@@ -57,6 +57,7 @@ class JobActor(Stored[Owned | None]):
         self.job_id = job_id
         self.heard_at_ms = 0
         self.absent_ms = 0
+        self.restored_at_ms = 0
         self.lease_id = ""
         self.written: tuple[int, LogState] | None = None
 
@@ -66,6 +67,7 @@ class JobActor(Stored[Owned | None]):
         self.written = None
         if not self.heard_at_ms:
             self._hear()
+            self.restored_at_ms = self.heard_at_ms
         return None if loaded is None else Owned(*loaded)
 
     def nothing(self) -> None:
@@ -116,7 +118,11 @@ class JobActor(Stored[Owned | None]):
     def _tick(self) -> jobs.Tick:
         # While nobody listened the holder may have spoken; what it said is still to be read.
         missed_ms = self.ports.presence.absent_ms() - self.absent_ms
-        return jobs.Tick(heard_at_ms=self.heard_at_ms + missed_ms, cancel_within_ms=self.ports.policy.cancel_within_ms)
+        return jobs.Tick(
+            heard_at_ms=self.heard_at_ms + missed_ms,
+            cancel_within_ms=self.ports.policy.cancel_within_ms,
+            restored_at_ms=self.restored_at_ms,
+        )
 
     async def _do(self, owned: Owned, command: JobCommand, cause: Cause) -> Answer[Job]:
         decision = step(owned.job, command, now_ms=self.ports.clock.now_ms())

@@ -278,6 +278,36 @@ def test_the_server_enforces_a_jobs_timeout_after_a_margin() -> None:
     assert after.cancel == jobs.CancelIntent(EndReason.JOB_TIMEOUT, end_ms + CANCEL_WITHIN_MS)
 
 
+def test_a_job_whose_time_ran_out_between_two_lives_of_the_server_is_left_to_its_holder() -> None:
+    """The clock may have been set by hours, or the result be ready to be told; the timer does not fire for it again."""
+    job = held()
+    restored_at_ms = 5 * HOUR_MS
+    tick = a_tick(heard_at_ms=restored_at_ms, restored_at_ms=restored_at_ms)
+
+    restored = jobs.step(job, tick, now_ms=restored_at_ms)
+    later = jobs.step(accepted(restored), tick, now_ms=restored_at_ms + TTL_MS - 1)
+    done = jobs.step(accepted(restored), a_completion(job), now_ms=restored_at_ms + 1)
+    silent = jobs.step(accepted(restored), tick, now_ms=restored_at_ms + TTL_MS)
+
+    assert event_types(restored) == ["LeaseRenewed"]
+    assert jobs.deadline_ms(accepted(restored)) == restored_at_ms + TTL_MS
+    assert later == Step(accepted(restored))
+    assert accepted(done).state is JobState.SUCCEEDED
+    assert accepted(silent).attempts[0].end_reason is EndReason.RUNNER_LOST
+
+
+def test_a_job_whose_time_runs_out_after_a_restart_is_stopped_as_ever() -> None:
+    """Also when a heartbeat that renews the lease comes just before the timer looks."""
+    job = held()
+    end_ms = JOB_TIMEOUT_MS + jobs.TIMEOUT_MARGIN_MS
+    renewed = accepted(jobs.step(job, a_heartbeat(job), now_ms=end_ms + 1))
+
+    after = accepted(jobs.step(renewed, a_tick(heard_at_ms=end_ms, restored_at_ms=end_ms), now_ms=end_ms + 2))
+
+    assert jobs.deadline_ms(renewed) == end_ms
+    assert after.state is JobState.CANCEL_REQUESTED
+
+
 @pytest.mark.parametrize("reason", [EndReason.JOB_TIMEOUT, EndReason.RUN_TIMEOUT])
 @pytest.mark.parametrize("end", ["obeyed", "completed", "forced"])
 def test_a_job_that_was_stopped_for_its_time_ends_timed_out(reason: EndReason, end: str) -> None:

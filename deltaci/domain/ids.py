@@ -18,6 +18,14 @@ def new_id(prefix: str, *, now_ms: int, random: bytes) -> str:
     return f"{prefix}_{_base32(now_ms, TIME_CHARACTERS)}{_base32(int.from_bytes(random[:7], 'big'), RANDOM_CHARACTERS)}"
 
 
+def made_at_ms(an_id: str) -> int:
+    """The time in an id that `new_id` made, milliseconds; raises `ValueError` for anything else."""
+    number = 0
+    for character in an_id.rpartition("_")[2][:TIME_CHARACTERS]:
+        number = number << 5 | ALPHABET.index(character)
+    return number
+
+
 def job_id(run_id: str, index: int) -> str:
     """The id of the job at `index` (from 0) of a run's plan."""
     return f"job_{run_id.removeprefix('run_')}_{index}"

@@ -10,7 +10,7 @@ import msgspec
 from deltaci.domain import run as runs
 from deltaci.domain.errors import DeliveryReused, DeltaError, DuplicateKey, NotFound
 from deltaci.domain.events import Cause, RunKey, Trigger
-from deltaci.domain.ids import RANDOM_BYTES, new_id
+from deltaci.domain.ids import RANDOM_BYTES, made_at_ms, new_id
 from deltaci.domain.machine import Refusal, Why
 from deltaci.domain.plan import Plan, digest
 from deltaci.domain.repo import Latest, Repo, SameRun, admit, run_key
@@ -42,7 +42,9 @@ class RepoActor(Stored[Repo | None]):
         self.newest_id_ms = 0
 
     async def load(self) -> Repo | None:
-        """The repository's row."""
+        """The repository's row; and its newest run, so that the next one is newer whatever the clock says."""
+        for newest in await self.ports.store.list_runs(repo_id=self.repo_id, limit=1):
+            self.newest_id_ms = max(self.newest_id_ms, made_at_ms(newest.run.id))
         return await self.ports.store.load_repo(self.repo_id)
 
     def nothing(self) -> None:

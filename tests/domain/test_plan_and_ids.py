@@ -105,6 +105,12 @@ def test_ids_sort_by_the_time_they_were_made() -> None:
     assert {len(each) for each in made} == {len("run_") + ids.TIME_CHARACTERS + ids.RANDOM_CHARACTERS}
 
 
+def test_the_time_is_read_off_an_id() -> None:
+    """To the millisecond, over all the time that ids can tell."""
+    for now_ms in (0, 1, 31, 32, 1_700_000_000_123, 2**45 - 1):
+        assert ids.made_at_ms(ids.new_id("run", now_ms=now_ms, random=bytes(7))) == now_ms
+
+
 def test_ids_of_one_millisecond_differ_by_their_random_part() -> None:
     """Two runs of the same instant are two runs."""
     rng = random.Random(1)

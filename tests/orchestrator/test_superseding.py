@@ -9,7 +9,7 @@ from deltaci.orchestrator.messages import Supersede
 from deltaci.store.memory import MemoryStore
 from protocol import messages as wire
 from tests.orchestrator.faults import work_until_over
-from tests.orchestrator.support import ME, Stage, a_job, a_repo, staged
+from tests.orchestrator.support import ME, ManualClock, Stage, a_job, a_repo, staged
 
 A, B = "a" * 40, "b" * 40
 
@@ -115,6 +115,22 @@ async def test_pushes_of_one_millisecond_are_in_the_order_of_their_arrival() -> 
         for older in run_ids[:-1]:
             await stage.run_until(older, "CANCELED")
         assert (await work_until_over(stage, await stage.runner(), run_ids[-1])).state == "SUCCEEDED"
+
+
+@pytest.mark.anyio
+async def test_the_newer_push_wins_though_the_clock_was_set_back_in_between() -> None:
+    """Ids are made from the clock; the next one is newer than every stored one all the same."""
+    store, clock = MemoryStore(), ManualClock()
+    async with staged(store, a_job(), clock=clock) as stage:
+        older = await stage.push(A)
+        await stage.run_until(older, "QUEUED")
+
+    async with staged(store, a_job(), clock=ManualClock(clock.now_ms() - 5 * 3_600_000), seed=2) as stage:
+        newer = await stage.push(B)
+
+        assert older < newer
+        assert (await stage.run_until(older, "CANCELED")).end_reason == "superseded"
+        assert (await work_until_over(stage, await stage.runner(), newer)).state == "SUCCEEDED"
 
 
 @pytest.mark.anyio

@@ -27,28 +27,39 @@ from deltaci.forge.webhook import WebhookForge
 from deltaci.gateway.house import House
 from deltaci.metrics import ActorTelemetry, Telemetry
 from deltaci.orchestrator.orchestrator import running
+from deltaci.orchestrator.ports import Policy
 from deltaci.planner.service import RepositoryPlanner
 from deltaci.reporter.reporter import ResultsPort, StatusReporter
 from deltaci.reporter.results import GitDocuments, GitHubResults
 from deltaci.settings import Settings
 from deltaci.store import directory
 from deltaci.store.artifacts import ArtifactFiles
-from deltaci.store.port import Audit, Store, Token
+from deltaci.store.port import Audit, Hasten, Store, Token
 from deltaci.store.sqlite import SqliteStore
 
 ADMIN_TOKEN_FILE: Final = directory.ADMIN_TOKEN_FILE
 DATABASE_FILE: Final = directory.DATABASE_FILE
 
+NS_PER_MS: Final = 1_000_000
+# What clocks differ by anyway is not worth a word
+AHEAD_TOLD_MS: Final = 5_000
+
 
 class SystemClock:
-    """Wall time taken at the start, carried on by the monotonic clock: a jump of the wall clock moves nothing."""
+    """Wall time taken at the start, carried on by the monotonic clock: a jump of the wall clock moves nothing.
 
-    def __init__(self) -> None:
-        self._offset_ns = time.time_ns() - time.monotonic_ns()
+    It begins at `not_before_ms` or later: set back between two lives, it would make a newer run older than its
+    predecessors, and deadlines that were stored before would be hours away. `ahead_ms` is how much that takes.
+    """
+
+    def __init__(self, *, not_before_ms: int = 0) -> None:
+        wall_ns = time.time_ns()
+        self.ahead_ms = max(0, not_before_ms - wall_ns // NS_PER_MS)
+        self._offset_ns = wall_ns + self.ahead_ms * NS_PER_MS - time.monotonic_ns()
 
     def now_ms(self) -> int:
         """Milliseconds since the Unix epoch, UTC."""
-        return (time.monotonic_ns() + self._offset_ns) // 1_000_000
+        return (time.monotonic_ns() + self._offset_ns) // NS_PER_MS
 
 
 class SystemEntropy:
@@ -88,10 +99,11 @@ class PlannerPort:
 async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncIterator[House]:
     """The whole house on the data directory `data`, everything that was under way going on. Leaving it closes it."""
     directory.prepare(data)
-    clock, entropy = SystemClock(), SystemEntropy()
+    entropy = SystemEntropy()
     forges: Mapping[str, WebhookForge] = {"git": PlainGit(), "github": GitHub()}
     telemetry = Telemetry()
     async with SqliteStore.open(data / DATABASE_FILE) as store, forge_client() as client:
+        clock = await _go_on(store, settings.policy)
         await _ensure_admin_token(store, data, clock)
         results: dict[str, ResultsPort] = {
             "git": GitDocuments(GitResults(client, clock)),
@@ -125,6 +137,19 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
                 make_token=make_token,
                 draining=anyio.Event(),
             )
+
+
+async def _go_on(store: Store, policy: Policy) -> SystemClock:
+    """The clock of this life, no earlier than what is stored, and no debt put off to an hour of another clock."""
+    clock = SystemClock(not_before_ms=await store.newest_at_ms())
+    if clock.ahead_ms >= AHEAD_TOLD_MS:
+        logger.warning(
+            "the wall clock is {} s behind what is stored: times go on from there, and are ahead by as much until a "
+            "start after the wall clock has caught up",
+            clock.ahead_ms // 1000,
+        )
+    await store.commit((Hasten(latest_at_ms=clock.now_ms() + policy.effect_retry_max_ms),))
+    return clock
 
 
 async def _ensure_admin_token(store: Store, data: Path, clock: SystemClock) -> None:

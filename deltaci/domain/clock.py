@@ -4,7 +4,10 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Wall time that never jumps while the process lives: anchored once, advanced by the monotonic clock."""
+    """Wall time that never jumps while the process lives: anchored once, advanced by the monotonic clock.
+
+    Nor does it go back from one life to the next: it begins no earlier than the newest instant that is stored.
+    """
 
     def now_ms(self) -> int:
         """Milliseconds since the Unix epoch, UTC."""

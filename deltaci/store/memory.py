@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
 from typing import Any, TypeVar, assert_never
 
 import anyio.lowlevel
+import msgspec
 
 from deltaci.domain import job as jobs
 from deltaci.domain import run as runs
@@ -27,6 +28,7 @@ from deltaci.store.port import (
     Columns,
     Delivery,
     Explanation,
+    Hasten,
     JobRow,
     JournalEntry,
     LogChunk,
@@ -144,6 +146,8 @@ class MemoryStore:
                     self._take(self._outbox, write.key)
             case Postpone():
                 self._postpone(write)
+            case Hasten():
+                self._hasten(write.latest_at_ms)
             case Delivery():
                 self._insert(self._deliveries, (write.repo_id, write.delivery_id), write, write)
             case Reply():
@@ -217,6 +221,11 @@ class MemoryStore:
             is_refused=write.is_refused,
         )
         self._put(self._outbox, write.key, later)
+
+    def _hasten(self, latest_at_ms: int) -> None:
+        for key, owed in list(self._outbox.items()):
+            if not owed.is_refused and owed.due_at_ms > latest_at_ms:
+                self._put(self._outbox, key, msgspec.structs.replace(owed, due_at_ms=latest_at_ms))
 
     def _append_log(self, write: LogChunk) -> None:
         key = (write.job_id, write.attempt)
@@ -376,6 +385,11 @@ class MemoryStore:
         await self._beat()
         for row in self._journal[after_id:]:
             yield entry_of(row)
+
+    async def newest_at_ms(self) -> int:
+        """The newest instant of the journal; 0 when it is empty."""
+        await self._beat()
+        return max((row.at_ms for row in self._journal), default=0)
 
     # ---- logs, artifacts, results --------------------------------------------------------------------------------
 

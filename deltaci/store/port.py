@@ -97,6 +97,12 @@ class Postpone(_Write, frozen=True, kw_only=True):
     is_refused: bool = False
 
 
+class Hasten(_Write, frozen=True, kw_only=True):
+    """No effect that is not refused waits beyond `latest_at_ms`: whatever was put off further is due then."""
+
+    latest_at_ms: int
+
+
 class Delivery(_Write, frozen=True, kw_only=True):
     """A webhook's row in the ledger; kept for ever. Exactly one of `run_id` and `ignored` is set.
 
@@ -218,6 +224,7 @@ Write: TypeAlias = (
     | Owe
     | Settle
     | Postpone
+    | Hasten
     | Delivery
     | Reply
     | LogChunk
@@ -441,6 +448,10 @@ class Store(Protocol):
 
     def journal(self, *, after_id: int = 0) -> AsyncIterator[JournalEntry]:
         """Every entry after `after_id`, by default from the first on, read in pages."""
+        ...
+
+    async def newest_at_ms(self) -> int:
+        """The newest instant among the last entries of the journal; 0 when it is empty."""
         ...
 
     # logs, artifacts, results

@@ -22,6 +22,7 @@ from deltaci.store.port import (
     Audit,
     Delivery,
     Explanation,
+    Hasten,
     LogChunk,
     Owe,
     Postpone,
@@ -52,6 +53,7 @@ INSERT_PLAN: Final = query("insert_plan")
 OWE: Final = query("owe")
 SETTLE: Final = query("settle")
 POSTPONE: Final = query("postpone")
+HASTEN: Final = query("hasten")
 INSERT_DELIVERY: Final = query("insert_delivery")
 INSERT_REPLY: Final = query("insert_reply")
 BEGIN_LOG: Final = query("begin_log")
@@ -116,6 +118,8 @@ def _prepare(prepared: Prepared, write: Write) -> None:  # noqa: C901 - one case
         case Postpone():
             values = (write.due_at_ms, write.error, write.is_refused, write.generation, write.key)
             prepared.statements.append((POSTPONE, values))
+        case Hasten():
+            prepared.statements.append((HASTEN, (write.latest_at_ms, write.latest_at_ms)))
         case LogChunk():
             _prepare_log_chunk(prepared, write)
         case SaveRun():

@@ -35,6 +35,7 @@ from deltaci.store.prepare import key_values
 from deltaci.store.sql import query
 
 LAST_ID: Final = "~"  # sorts after every id
+LAST_ENTRIES: Final = 1_000  # of the journal; more than were ever decided at the same time
 
 _LOAD_RUN: Final = query("load_run")
 _LOAD_JOB: Final = query("load_job")
@@ -191,6 +192,12 @@ def events_of_run(connection: sqlite3.Connection, run_id: str, after_id: int, li
 def journal(connection: sqlite3.Connection, after_id: int, limit: int) -> tuple[JournalEntry, ...]:
     """A page of the whole journal."""
     return _entries(connection.execute(query("journal"), (after_id, limit)))
+
+
+def newest_at_ms(connection: sqlite3.Connection) -> int:
+    """The newest instant among the last entries."""
+    at_ms: int = connection.execute(query("newest_at_ms"), (LAST_ENTRIES,)).fetchone()[0]
+    return at_ms
 
 
 def _entries(rows: Iterable[Any]) -> tuple[JournalEntry, ...]:

@@ -269,6 +269,10 @@ class SqliteStore:
                 yield entry
             last_id = page[-1].id
 
+    async def newest_at_ms(self) -> int:
+        """The newest instant among the last entries of the journal; 0 when it is empty."""
+        return await self._read(reads.newest_at_ms)
+
     # ---- logs, artifacts, results --------------------------------------------------------------------------------
 
     async def log_state(self, job_id: str, attempt: int) -> LogState:

@@ -209,6 +209,10 @@ SELECT state, count(*) FROM job GROUP BY state;
 -- Debts, by whether they were refused.
 SELECT CASE is_refused WHEN 0 THEN 'owed' ELSE 'refused' END, count(*) FROM outbox GROUP BY is_refused;
 
+-- name: newest_at_ms
+-- The newest instant of the journal. Its entries are in order of time but for those that were decided at the same time.
+SELECT coalesce(max(at_ms), 0) FROM (SELECT at_ms FROM journal ORDER BY id DESC LIMIT ?);
+
 -- name: count_journal
 -- Entries of the journal: its ids have no gaps.
 SELECT coalesce(max(id), 0) FROM journal;

@@ -57,6 +57,10 @@ DELETE FROM outbox WHERE generation = ? AND key = ?;
 -- A delivery failed.
 UPDATE outbox SET tries = tries + 1, due_at_ms = ?, error = ?, is_refused = ? WHERE generation = ? AND key = ?;
 
+-- name: hasten
+-- Nothing that may still be delivered waits for longer.
+UPDATE outbox SET due_at_ms = ? WHERE is_refused = 0 AND due_at_ms > ?;
+
 -- name: insert_delivery
 -- Conditional. A webhook's row in the ledger.
 INSERT INTO delivery (repo_id, delivery_id, body_sha256, received_at_ms, event, run_id, ignored, is_duplicate)

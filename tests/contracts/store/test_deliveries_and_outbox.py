@@ -5,6 +5,7 @@ import pytest
 from deltaci.domain.effects import AnalyzeAttempt, Effect, PlanRun, ReportRun
 from deltaci.domain.errors import DuplicateKey
 from deltaci.store.port import (
+    Hasten,
     Owe,
     Postpone,
     Reply,
@@ -142,6 +143,22 @@ async def test_a_refused_debt_stays_and_is_not_tried(store: Store) -> None:
 
     assert (await store.owed(ReportRun, NOW_MS, 10), await store.next_owed_at_ms()) == ((), None)
     assert (await store.counts())["outbox"] == {"owed": 0, "refused": 1}
+
+
+async def test_no_debt_waits_beyond_what_it_is_hastened_to(store: Store) -> None:
+    """After a start with another clock nothing waits for hours; what is due earlier stays so, and no try is counted."""
+    early, late, refused = (ReportRun(a_run_id(number)) for number in range(3))
+    await store.commit(
+        [Owe(effect=effect, due_at_ms=due) for effect, due in ((early, 10), (late, 900), (refused, 900))]
+    )
+    generation = {one.effect: one.generation for one in await store.owed(ReportRun, 900, 10)}[refused]
+    await store.commit([Postpone(key=refused.key, generation=generation, due_at_ms=900, error="gone", is_refused=True)])
+
+    await store.commit([Hasten(latest_at_ms=100)])
+
+    owed = await store.owed(ReportRun, 100, 10)
+    assert [(early, 10, 0), (late, 100, 0)] == [(one.effect, one.due_at_ms, one.tries) for one in owed]
+    assert (await store.counts())["outbox"] == {"owed": 2, "refused": 1}
 
 
 async def test_debts_come_by_kind_and_due_time_within_the_limit(store: Store) -> None:

@@ -118,3 +118,12 @@ async def test_what_steps_stored_verifies(store: Store) -> None:
 
     assert report.violations == ()
     assert report.checked == {"journal": 17, "runs": 1, "jobs": 2, "deliveries": 0, "owed": 3}
+
+
+async def test_the_newest_instant_of_the_journal_is_known(store: Store) -> None:
+    """Whatever the order in which that was committed which was decided at the same time; 0 stands for nothing."""
+    empty = await store.newest_at_ms()
+    for at_ms in (NOW_MS, NOW_MS + 7, NOW_MS + 5):
+        await store.commit([Audit(at_ms=at_ms, cause=SYSTEM, type="Refused")])
+
+    assert (empty, await store.newest_at_ms()) == (0, NOW_MS + 7)

@@ -35,6 +35,7 @@ from deltaci.settings import Settings
 from deltaci.store import directory
 from deltaci.store.artifacts import ArtifactFiles
 from deltaci.store.port import Audit, Hasten, Store, Token
+from deltaci.store.space import DiskSpace
 from deltaci.store.sqlite import SqliteStore
 
 ADMIN_TOKEN_FILE: Final = directory.ADMIN_TOKEN_FILE
@@ -101,7 +102,7 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
     directory.prepare(data)
     entropy = SystemEntropy()
     forges: Mapping[str, WebhookForge] = {"git": PlainGit(), "github": GitHub()}
-    telemetry = Telemetry()
+    telemetry, space = Telemetry(), DiskSpace(data, settings.policy.disk_reserve_bytes)
     async with SqliteStore.open(data / DATABASE_FILE) as store, forge_client() as client:
         clock = await _go_on(store, settings.policy)
         await _ensure_admin_token(store, data, clock)
@@ -125,13 +126,14 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
             observer=telemetry,
             actor_observer=ActorTelemetry(telemetry),
             uptime_s=time.monotonic,
+            has_room=space.has_room,
         ) as orchestrator:
             telemetry.store, telemetry.hub, telemetry.system = store, orchestrator.hub, orchestrator.system
             yield House(
                 orchestrator=orchestrator,
                 store=store,
                 forges=forges,
-                artifacts=ArtifactFiles(data / directory.ARTIFACTS),
+                artifacts=ArtifactFiles(data / directory.ARTIFACTS, has_room=space.has_room),
                 metrics=telemetry,
                 limits=settings.limits,
                 make_token=make_token,

@@ -96,6 +96,13 @@ class StoreUnavailable(StoreError):
     code = "store_unavailable"
 
 
+class StorageFull(StoreError):
+    """The last space on the disk is kept for state: nothing was stored; send it again later."""
+
+    code = "storage_full"
+    http_status = 507
+
+
 class SnapshotCorrupt(StoreError):
     """What is stored of this entity cannot be decoded: restore it from its journal or a backup."""
 

@@ -117,7 +117,13 @@ async def put_artifact(job_id: str, attempt: int, name: str) -> Response:
             return answers.problem(409, "duplicate", f"artifact {name!r} of this attempt is stored with other content")
     policy = house.orchestrator.ports.policy
     stored = await house.artifacts.store(
-        job_id, attempt, name, request.body, sha256=sha256, size_bytes_max=policy.artifact_bytes_max
+        job_id,
+        attempt,
+        name,
+        request.body,
+        sha256=sha256,
+        size_bytes_max=policy.artifact_bytes_max,
+        size_bytes=request.content_length or 0,
     )
     now_ms = house.orchestrator.ports.clock.now_ms()
     row = ArtifactStored(

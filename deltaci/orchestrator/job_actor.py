@@ -12,7 +12,7 @@ import msgspec
 from loguru import logger
 
 from deltaci.domain import job as jobs
-from deltaci.domain.errors import RevisionConflict, RunCanceled
+from deltaci.domain.errors import RevisionConflict, RunCanceled, StorageFull
 from deltaci.domain.events import TIMER, Cause
 from deltaci.domain.job import Job, JobCommand, current_attempt, step
 from deltaci.domain.machine import Refusal, Why
@@ -166,7 +166,7 @@ class JobActor(Stored[Owned | None]):
         name, hint = type(message.command).__name__, "its run is being canceled"
         return Refusal(Why.ILLEGAL_MOVE, entity_id=self.job_id, at=owned.job.state, command=name, hint=hint)
 
-    async def _append(self, job: Job, message: AppendLog) -> LogStored | Refusal:
+    async def _append(self, job: Job, message: AppendLog) -> LogStored | Refusal | StorageFull:
         refusal = self._refuse_stranger(job, message)
         if refusal is not None:
             await self._refused(refusal, Cause("runner", message.runner_id))
@@ -185,6 +185,8 @@ class JobActor(Stored[Owned | None]):
         if end > self.ports.policy.log_bytes_max + self.ports.policy.log_chunk_bytes_max:
             hint = f"a log holds at most {self.ports.policy.log_bytes_max} bytes"
             return Refusal(Why.LIMIT, entity_id=job.id, at=job.state, command="AppendLog", hint=hint)
+        if data and not self.ports.has_room(len(data)):
+            return StorageFull()
         # The checksum runs along with the log, so that its end can be checked without reading it again.
         crc32 = zlib.crc32(data, stored.crc32 or 0)
         now_ms = self.ports.clock.now_ms()

@@ -35,6 +35,7 @@ from deltaci.orchestrator.run_actor import RunActor
 from deltaci.orchestrator.runners import RunnerHub
 from deltaci.orchestrator.stored import Patience
 from deltaci.store.port import Audit, Reply, SaveRepo, Store
+from deltaci.store.space import endless
 
 # A permanent actor that crashes this often is broken: the process ends, and the service manager starts it anew.
 KEEPER_INTENSITY: Final = Intensity(crashes_max=10, period_s=60)
@@ -180,6 +181,7 @@ async def running(
     observer: Observer,
     actor_observer: ActorObserver | None = None,
     uptime_s: Callable[[], float] | None = None,
+    has_room: Callable[[int], bool] = endless,
 ) -> AsyncIterator[Orchestrator]:
     """The orchestrator at work: everything that was under way before goes on. Leaving it handles what was accepted.
 
@@ -216,6 +218,7 @@ async def running(
             push=hub.push,
             is_reported=repos.is_reported,
             running_max=repos.running_max,
+            has_room=has_room,
         )
 
         def spawn(work: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -12,6 +12,7 @@ from deltaci.domain.repo import Repo
 from deltaci.domain.run import Run
 from deltaci.orchestrator.presence import Presence
 from deltaci.store.port import Explanation, Store
+from deltaci.store.space import endless
 from protocol.messages import ServerMessage
 
 
@@ -94,6 +95,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     log_bytes_max: int = 64 * 1024 * 1024
     log_chunk_bytes_max: int = 256 * 1024
     artifact_bytes_max: int = 1024 * 1024 * 1024
+    disk_reserve_bytes: int = 128 * 1024 * 1024
     mailbox_size: int = 2_000
     passivate_after_ms: int = 60_000
     ask_timeout_ms: int = 20_000
@@ -106,6 +108,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     `is_reported`: whether results of this repository go anywhere; what is owed to nobody is not owed.
     `presence`: for how long this process was not there to listen.
     `running_max`: how many jobs of this repository may run at once; 0: any number.
+    `has_room`: whether so many more bytes of a log leave the space that state needs.
     """
 
     store: Store
@@ -118,3 +121,4 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     push: Push
     is_reported: Callable[[str], bool]
     running_max: Callable[[str], int]
+    has_room: Callable[[int], bool] = endless

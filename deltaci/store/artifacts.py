@@ -15,7 +15,8 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from deltaci.domain.errors import MalformedRequest, NotFound, ProtocolError, StoreUnavailable
+from deltaci.domain.errors import MalformedRequest, NotFound, ProtocolError, StorageFull, StoreUnavailable
+from deltaci.store.space import endless
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -48,10 +49,11 @@ class StoredFile(msgspec.Struct, frozen=True):
 
 
 class ArtifactFiles:
-    """A directory of artifacts; made with its first one."""
+    """A directory of artifacts; made with its first one. `has_room`: whether so many more bytes may be stored."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, has_room: Callable[[int], bool] = endless) -> None:
         self._root = root
+        self._has_room = has_room
         self._uploads = 0
 
     async def store(
@@ -63,6 +65,7 @@ class ArtifactFiles:
         *,
         sha256: str,
         size_bytes_max: int,
+        size_bytes: int = 0,
     ) -> StoredFile:
         """Write `chunks` to disk; afterwards the artifact is there as a whole, or nothing of it is.
 
@@ -71,16 +74,18 @@ class ArtifactFiles:
         Args:
             sha256: what the bytes must add up to, hex; empty: not checked.
             size_bytes_max: one byte more raises `ArtifactTooLarge`.
+            size_bytes: how many are announced; 0: it was not said.
 
-        Raises `MalformedRequest` for a name that is not accepted, `ChecksumMismatch`, and `StoreUnavailable` when the
-        disk does not take it.
+        Raises `MalformedRequest` for a name that is not accepted, `ChecksumMismatch`, `StorageFull` when it would take
+        the last space, and `StoreUnavailable` when the disk does not take it.
         """
         target = self._path(job_id, attempt, name)
+        self._check_room(size_bytes)
         self._uploads += 1
         partial = self._root / _INCOMING / str(self._uploads)
         descriptor = await _on_disk(self._begin, partial)
         try:
-            stored = await _receive(descriptor, chunks, size_bytes_max=size_bytes_max)
+            stored = await self._receive(descriptor, chunks, size_bytes_max=size_bytes_max)
             if sha256 and stored.sha256 != sha256.lower():
                 raise ChecksumMismatch(
                     f"artifact {name!r} has SHA-256 {stored.sha256}, {sha256} was announced: send it again"
@@ -104,6 +109,34 @@ class ArtifactFiles:
                 yield chunk
         finally:
             os.close(descriptor)
+
+    async def _receive(self, descriptor: int, chunks: AsyncIterable[bytes], *, size_bytes_max: int) -> StoredFile:
+        digest = hashlib.sha256()
+        size = 0
+
+        def write(data: bytes) -> None:
+            digest.update(data)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+
+        waiting = bytearray()
+        async for chunk in chunks:
+            size += len(chunk)
+            if size > size_bytes_max:
+                raise ArtifactTooLarge(f"an artifact has at most {size_bytes_max} bytes")
+            waiting += chunk
+            if len(waiting) >= READ_BYTES:
+                self._check_room(len(waiting))
+                await _on_disk(write, bytes(waiting))
+                waiting.clear()
+        self._check_room(len(waiting))
+        await _on_disk(write, bytes(waiting))
+        return StoredFile(size, digest.hexdigest())
+
+    def _check_room(self, size_bytes: int) -> None:
+        if not self._has_room(size_bytes):
+            raise StorageFull
 
     def _path(self, job_id: str, attempt: int, name: str) -> Path:
         return self._root / relative_path(job_id, attempt, name)
@@ -139,29 +172,6 @@ async def _on_disk(function: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
         return await anyio.to_thread.run_sync(function, *args)
     except OSError as error:
         raise StoreUnavailable(f"an artifact was not stored: {error.strerror}; try again later") from error
-
-
-async def _receive(descriptor: int, chunks: AsyncIterable[bytes], *, size_bytes_max: int) -> StoredFile:
-    digest = hashlib.sha256()
-    size = 0
-
-    def write(data: bytes) -> None:
-        digest.update(data)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
-
-    waiting = bytearray()
-    async for chunk in chunks:
-        size += len(chunk)
-        if size > size_bytes_max:
-            raise ArtifactTooLarge(f"an artifact has at most {size_bytes_max} bytes")
-        waiting += chunk
-        if len(waiting) >= READ_BYTES:
-            await _on_disk(write, bytes(waiting))
-            waiting.clear()
-    await _on_disk(write, bytes(waiting))
-    return StoredFile(size, digest.hexdigest())
 
 
 def _settle(descriptor: int, partial: Path, target: Path, root: Path) -> None:

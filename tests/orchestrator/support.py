@@ -19,6 +19,7 @@ from deltaci.orchestrator.messages import Admit
 from deltaci.orchestrator.orchestrator import Orchestrator, running
 from deltaci.orchestrator.ports import Policy
 from deltaci.store.port import Explanation, Reported, Runner, Store
+from deltaci.store.space import endless
 from protocol import messages as wire
 
 ME = Cause("user", "tok_me", via="test")
@@ -224,6 +225,7 @@ async def staged(
     actor_observer: ActorObserver | None = None,
     seed: int = 1,
     uptime_s: Callable[[], float] | None = None,
+    has_room: Callable[[int], bool] = endless,
     **policy: Any,
 ) -> AsyncIterator[Stage]:
     """The stage with one repository; the keepers look around every few milliseconds."""
@@ -242,6 +244,7 @@ async def staged(
         observer=witness,
         actor_observer=actor_observer,
         uptime_s=uptime_s,
+        has_room=has_room,
     ) as orchestrator:
         repo = repo or a_repo()
         if all(known.id != repo.id for known in orchestrator.repos.all()):

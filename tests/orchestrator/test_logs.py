@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from deltaci.domain.errors import StorageFull
 from deltaci.store.memory import MemoryStore
 from deltaci.store.port import Audit, LogState, Runner
 from protocol import messages as wire
@@ -43,6 +44,28 @@ async def test_chunks_are_appended_and_a_repeat_is_harmless() -> None:
         assert await appended(stage, holder, 0, b"one two") == ("LogAck", 7)
 
         assert await stored(stage, holder[1]) == b"one two"
+
+
+@pytest.mark.anyio
+async def test_a_log_never_takes_the_last_space_and_state_goes_on_without_it() -> None:
+    """The holder is told to come back; heartbeats, what is stored already, and the job's end need no room."""
+    room = [4, 0]
+    async with staged(MemoryStore(), a_job(), has_room=lambda size: size <= room[-1]) as stage:
+        holder = await held(stage)
+        with pytest.raises(StorageFull):
+            await appended(stage, holder, 0, b"one ")
+        room.pop()
+        assert await appended(stage, holder, 0, b"one ") == ("LogAck", 4)
+        room.append(0)
+
+        assert await appended(stage, holder, 0, b"one ") == ("LogAck", 4)
+        with pytest.raises(StorageFull):
+            await appended(stage, holder, 4, b"two")
+        assert isinstance(await stage.say(holder[0], wire.Heartbeat, holder[1]), wire.HeartbeatAck)
+        assert await appended(stage, holder, 4, b"", is_final=True) == ("LogAck", 4)
+        assert isinstance(await stage.say(holder[0], wire.Complete, holder[1], exit_code=0), wire.CompleteAck)
+
+        assert await stored(stage, holder[1]) == b"one "
 
 
 @pytest.mark.anyio

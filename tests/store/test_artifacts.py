@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deltaci.domain.errors import MalformedRequest, NotFound
+from deltaci.domain.errors import MalformedRequest, NotFound, StorageFull
 from deltaci.store.artifacts import NAME_MAX, ArtifactFiles, ArtifactTooLarge, ChecksumMismatch, StoredFile
 
 pytestmark = pytest.mark.anyio
@@ -154,3 +154,23 @@ async def test_an_artifact_that_is_not_there_is_not_found(tmp_path: Path) -> Non
     """A normal answer for a stale link."""
     with pytest.raises(NotFound):
         await anext(ArtifactFiles(tmp_path).read("job_1", 1, "x"))
+
+
+@pytest.mark.parametrize(("announced", "room"), [(0, 0), (len(DATA), len(DATA) - 1), (0, len(DATA) - 1)])
+async def test_an_artifact_never_takes_the_last_space(tmp_path: Path, announced: int, room: int) -> None:
+    """Refused before the first byte when its size is announced, else as soon as it shows; nothing of it stays."""
+    files = ArtifactFiles(tmp_path, has_room=lambda size: size <= room)
+
+    with pytest.raises(StorageFull):
+        await files.store("job_1", 1, "x", sent(), sha256="", size_bytes_max=10_000, size_bytes=announced)
+
+    assert files_in(tmp_path) == []
+
+
+async def test_an_artifact_that_just_fits_is_stored(tmp_path: Path) -> None:
+    """At the limit, not one byte before it."""
+    files = ArtifactFiles(tmp_path, has_room=lambda size: size <= len(DATA))
+
+    await files.store("job_1", 1, "x", sent(), sha256=SHA256, size_bytes_max=10_000, size_bytes=len(DATA))
+
+    assert files_in(tmp_path) == ["job_1/1/x"]

@@ -59,6 +59,9 @@ _OPTIONS: Final = (
     "fetch.recurseSubmodules=false",
     "submodule.recurse=false",
     "gc.auto=0",
+    # A pack appears when it is whole. Loose objects would come one by one, the commit first: a fetch that was cut off
+    # (a full disk, a time limit) would leave a commit that looks as if it were here, without its files.
+    "fetch.unpackLimit=1",
     "maintenance.auto=false",
     # A redirect would carry the request, and its authorization, to a host that nobody checked.
     "http.followRedirects=false",

@@ -8,7 +8,9 @@ One process owns a mirror directory; several nodes keep mirrors of their own.
 import base64
 import hashlib
 import re
+import shutil
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
@@ -18,12 +20,13 @@ import anyio.to_thread
 import msgspec
 
 from deltaci.domain.errors import ForgeError
-from deltaci.forge.git_command import DEFAULT_PROTOCOLS, GitError, GitResult, GitTimedOut, run_git
+from deltaci.forge.git_command import DEFAULT_PROTOCOLS, GitError, GitOutputTooLarge, GitResult, GitTimedOut, run_git
 
 ChangeKind: TypeAlias = Literal["added", "modified", "deleted", "renamed", "type_changed"]
 
 ENTRY_BYTES_MEAN_MAX: Final = 512
 RENAMES_MAX: Final = 400
+_LACKS_BLOB: Final = b" BAD\t"  # where ls-tree shows the size of a file that is not here
 _SHA: Final = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})", re.ASCII)
 _REF_FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(?:/|$)")
 _SCP_LIKE: Final = re.compile(r"[A-Za-z0-9_][\w.-]*@[A-Za-z0-9][\w.-]*:[^\s:-][^\s]*", re.ASCII)
@@ -218,7 +221,8 @@ class Mirror:
         """The files of a commit that `ensure` brought here.
 
         Raises:
-            MirrorError: the commit is not here, or has more than `entries_max` files.
+            MirrorError: the commit has more than `entries_max` files; or not all of it is here (retryable: then the
+                mirror is removed, since everything in it can be had again).
         """
         self._check_sha(commit_sha)
         asked = f"list the files in commit {commit_sha}"
@@ -226,8 +230,14 @@ class Mirror:
             ["ls-tree", "-r", "-z", "-l", "--full-tree", "--end-of-options", commit_sha],
             asked,
             output_bytes_max=self.limits.entries_max * ENTRY_BYTES_MEAN_MAX,
-            must_succeed=True,
         )
+        if result.exit_code != 0 or _LACKS_BLOB in result.stdout:
+            await self._discard()
+            raise self.error(
+                asked,
+                f"the mirror is damaged ({_last_line(result.stderr)}) and will be fetched anew",
+                is_retryable=True,
+            )
         if result.stdout.count(b"\0") > self.limits.entries_max:
             raise self.error(asked, f"it has more than {self.limits.entries_max} files (setting entries_max)")
         # 200,000 entries take a good part of a second: not on the loop that answers heartbeats.
@@ -319,6 +329,11 @@ class Mirror:
                     must_succeed=True,
                 )
 
+    async def _discard(self) -> None:
+        async with self._lock:
+            self._is_open = False
+            await anyio.to_thread.run_sync(partial(shutil.rmtree, self.directory, ignore_errors=True))
+
     async def _open(self) -> None:
         """Make the bare repository if need be; under the lock, once for each life of this object."""
         if self._is_open:
@@ -382,12 +397,14 @@ class Mirror:
                 protocols=self._protocols,
                 extra_environment=extra_environment,
             )
-        except GitTimedOut as error:
-            raise self.error(asked, str(error), is_retryable=True) from error
-        except GitError as error:
+        except GitOutputTooLarge as error:
             raise self.error(asked, str(error)) from error
+        except GitError as error:
+            raise self.error(asked, str(error), is_retryable=True) from error
         if must_succeed and result.exit_code != 0:
-            raise self.error(asked, f"git {arguments[0]} exited with {result.exit_code}: {_last_line(result.stderr)}")
+            # Not the commit's fault: no space, no descriptors, killed for the memory it took.
+            why = f"git {arguments[0]} exited with {result.exit_code}: {_last_line(result.stderr)}"
+            raise self.error(asked, why, is_retryable=True)
         return result
 
     def _check_sha(self, sha: str) -> None:

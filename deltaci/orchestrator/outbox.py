@@ -4,8 +4,9 @@ It may crash at any point: a row is taken out only after its delivery, and recei
 under way once at a time; each kind has its own number of places, so that slow plans do not hold up reports.
 """
 
+import errno
 from collections.abc import Callable, Coroutine, Hashable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import anyio
 from loguru import logger
@@ -24,6 +25,9 @@ from deltaci.orchestrator.messages import Answer, DoRun, UsePlan, Wake
 from deltaci.orchestrator.ports import Analyzer, Planner, Ports, Reporter
 from deltaci.orchestrator.stored import Keeper, Patience
 from deltaci.store.port import Owe, Owed, Postpone, Settle
+
+# What this machine lacks, for a while
+OURS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EROFS})
 
 Spawn: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
 
@@ -177,6 +181,8 @@ class OutboxActor(Keeper[None]):
         except StoreError:
             raise  # no fault of the plan, whatever try this is
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in OURS:
+                raise  # likewise
             policy, is_away = self.ports.policy, isinstance(error, ForgeUnavailable)
             if tries + 1 < (policy.fetch_tries_max if is_away else policy.plan_tries_max):
                 raise

@@ -488,6 +488,60 @@ def test_basic_authorization_is_what_http_wants() -> None:
     assert basic_authorization("Aladdin", "open sesame") == "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
 
 
+async def test_a_fetch_comes_whole_or_not_at_all(mirror: Mirror, origin: Origin) -> None:
+    """No loose object is written: cut off by a full disk, the commit would be there and its files would not."""
+    sha = origin.commit({"a": "1", "b/c": "2"})
+
+    await mirror.ensure(sha, "refs/heads/main")
+
+    assert {path.name for path in (mirror.directory / "objects").iterdir()} == {"info", "pack"}
+
+
+@pytest.mark.parametrize("left", [["HEAD"], ["HEAD", "HEAD^{tree}"]])
+async def test_a_mirror_that_lacks_objects_of_a_commit_is_fetched_anew(
+    mirror: Mirror, origin: Origin, left: list[str]
+) -> None:
+    """A power cut may damage it in ways that only show when the files are looked for: all of it can be had again."""
+    sha = origin.commit({"a": "1", "b/c": "2"})
+    await mirror.ensure(sha, "refs/heads/main")
+    for pack in (mirror.directory / "objects" / "pack").iterdir():
+        pack.unlink()
+    for name in left:
+        kept = origin.git("rev-parse", name)
+        data = (origin.path / ".git" / "objects" / kept[:2] / kept[2:]).read_bytes()
+        loose = mirror.directory / "objects" / kept[:2] / kept[2:]
+        loose.parent.mkdir()
+        loose.write_bytes(data)
+
+    await mirror.ensure(sha, "refs/heads/main")
+    with pytest.raises(MirrorError, match="damaged") as caught:
+        await mirror.view(sha)
+    await mirror.ensure(sha, "refs/heads/main")
+
+    assert caught.value.is_retryable
+    assert await (await mirror.view(sha)).read("b/c") == b"2"
+
+
+async def test_what_the_machine_lacks_for_a_while_is_not_held_against_the_repository(
+    mirror: Mirror, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git cannot be started without descriptors, or fails on a full disk: the same call may succeed later."""
+    sha = origin.commit({"a": "1"})
+    with monkeypatch.context() as nothing_found:
+        nothing_found.setenv("PATH", "")
+        with pytest.raises(MirrorError, match="could not be started") as not_started:
+            await mirror.ensure(sha, "refs/heads/main")
+    blocker = mirror.directory / "objects"
+    blocker.write_text("")
+    with pytest.raises(MirrorError, match="git init exited") as not_made:
+        await mirror.ensure(sha, "refs/heads/main")
+    blocker.unlink()
+
+    await mirror.ensure(sha, "refs/heads/main")
+
+    assert (not_started.value.is_retryable, not_made.value.is_retryable) == (True, True)
+
+
 async def test_compacting_loses_nothing(mirror: Mirror, origin: Origin) -> None:
     """Also not the commits that no branch points to any more."""
     first = origin.commit({"a": "1"})

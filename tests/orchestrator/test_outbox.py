@@ -1,5 +1,6 @@
 """What is owed is delivered at least once, whoever fails meanwhile, and nobody is flooded with it."""
 
+import errno
 from typing import Any
 
 import anyio
@@ -181,6 +182,22 @@ async def test_deliveries_are_not_repeated_in_a_hurry_while_the_disk_is_full() -
         await anyio.sleep(0.1)
 
         assert len(stage.reporter.reported) - before == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EMFILE])
+async def test_what_this_machine_lacks_for_a_while_fails_no_plan(code: int) -> None:
+    """However often it is tried: nothing is wrong with the commit."""
+    policy = {"plan_tries_max": 2, "effect_retry_first_ms": 1, "effect_retry_max_ms": 1}
+    async with staged(MemoryStore(), a_job(), **policy) as stage:
+        stage.planner.failures = [OSError(code, "not now")] * 10
+        run_id = await stage.push()
+        while stage.planner.failures:
+            stage.clock.advance(1)
+            await anyio.sleep(0.005)
+
+        stage.clock.advance(1)
+        assert (await stage.run_until(run_id, "QUEUED", "FAILED")).state == "QUEUED"
 
 
 @pytest.mark.anyio

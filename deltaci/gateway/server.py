@@ -1,10 +1,12 @@
 """Serving the application: Hypercorn on one loop, and an end that finishes what was accepted."""
 
+import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
 
 import anyio
+import anyio.lowlevel
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from loguru import logger
@@ -70,6 +72,10 @@ async def serve_until(
             if not house.draining.is_set():
                 raise
             logger.warning("requests were cut off after {} s", graceful_s)
+        except asyncio.InvalidStateError:
+            # Canceled while requests are under way, Hypercorn stumbles over its own tidying: the cancellation goes on.
+            await anyio.lowlevel.checkpoint()
+            raise
 
     # In a task of its own: Hypercorn ends by cancelling the task that it runs in, and that must not be ours.
     async with anyio.create_task_group() as tasks:

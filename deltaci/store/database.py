@@ -94,6 +94,9 @@ class Database:
                 "journal_mode = WAL",
                 "synchronous = FULL",
                 f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+                # Else what a savepoint may have to undo goes to a file of its own, which cannot be opened when there
+                # are no descriptors, and not be written when there is no space where temporary files are.
+                "temp_store = MEMORY",
             )
             for pragma in pragmas:
                 database.connection.execute(f"PRAGMA {pragma}")

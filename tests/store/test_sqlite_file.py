@@ -1,5 +1,7 @@
 """The database file: who may read it, how it comes to its schema, what it keeps."""
 
+import os
+import resource
 import sqlite3
 import stat
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
+from deltaci.domain import job as jobs
 from deltaci.domain.errors import SchemaTooNew, SnapshotCorrupt, StoreUnavailable
 from deltaci.domain.events import SYSTEM
 from deltaci.store import rows
@@ -197,9 +200,10 @@ async def test_the_rows_of_a_run_are_read_as_of_one_instant(
     assert [one.jobs[0].columns.revision for one in (first, second)] == [1, 9]
 
 
-# One row from the end, everything there is, or counts.
+# Rows from the end, everything there is, or counts.
 SCANNING = {
     "journal_tail",
+    "newest_at_ms",
     "queued_jobs",
     "repos",
     "runners",
@@ -229,3 +233,22 @@ def test_no_query_reads_a_whole_table(path: Path) -> None:
 
     database.close()
     assert set() == scanning - SCANNING
+
+
+async def test_a_large_commit_opens_no_file(store: SqliteStore) -> None:
+    """What a savepoint may have to undo stays in memory: without descriptors, opening a file for it would be fatal."""
+    events = tuple(a_created_job(index=index) for index in range(600))
+    await store.commit(a_planned_run(1, events))
+    large = [save_job(leased(jobs.created(event))) for event in events]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    newest = os.open(os.devnull, os.O_RDONLY)
+    os.close(newest)
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (newest, hard))
+    try:
+        await store.commit(large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert not store.is_broken
+    assert len(await store.held_jobs()) == len(events)

@@ -12,7 +12,7 @@ from hypercorn.config import Config
 from loguru import logger
 from quart import Quart
 
-from deltaci.gateway import wire
+from deltaci.gateway import descriptors, wire
 from deltaci.gateway.house import House
 
 
@@ -77,6 +77,10 @@ async def serve_until(
             await anyio.lowlevel.checkpoint()
             raise
 
-    # In a task of its own: Hypercorn ends by cancelling the task that it runs in, and that must not be ours.
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(run)
+    descriptors.let_watch_tell(asyncio.get_running_loop())
+    async with anyio.create_task_group() as watching:
+        watching.start_soon(descriptors.watch)
+        # In a task of its own: Hypercorn ends by cancelling the task that it runs in, and that must not be ours.
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+        watching.cancel_scope.cancel()

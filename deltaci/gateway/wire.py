@@ -24,7 +24,8 @@ class Connection(TCPServer):
 
     async def _read_data(self) -> None:
         await super()._read_data()
-        # The peer hung up. Hypercorn would sit out the keep-alive time with the descriptor open.
+        # The peer hung up. Hypercorn would sit out the keep-alive time with the descriptor open: with a connection a
+        # webhook, 1,024 descriptors and 75 s, 14 webhooks a second were all that a server could take.
         await self.idle_task.stop()
 
 

@@ -88,14 +88,19 @@ class Process:
 
 
 class Server:
-    """`deltaci serve` on `home`/data; keeps its port over restarts."""
+    """`deltaci serve` on `home`/data; keeps its port over restarts.
+
+    `program` is what Python runs, `before` a command that executes it in its turn.
+    """
+
+    program: Sequence[str] = ("-m", "deltaci")
+    before: Sequence[str] = ()
 
     def __init__(self, home: Path, **settings: str) -> None:
         self.home = home
         self.data = home / "data"
         self.log = home / "server.log"
         self.settings = {**QUICK, **settings}
-        self.before: Sequence[str] = ()  # a command that executes the server in its turn
         self.port = 0
         self.process: Process | None = None
         self.client = httpx.Client(timeout=30)
@@ -120,18 +125,27 @@ class Server:
     def start(self) -> None:
         """Start it, on the same port as before; returns when it is ready."""
         seen = self.log.stat().st_size if self.log.exists() else 0
-        serve = (sys.executable, "-m", "deltaci", "serve", "--data", str(self.data), "--port", str(self.port))
-        command = (*self.before, *serve)
-        self.process = process = Process(command, self.log, self.settings)
+        process = self.launch()
 
         def url() -> str | None:
             if process.popen.poll() is not None:
                 pytest.fail(f"the server ended:\n{self.log.read_text(errors='replace')}")
-            told = self.log.read_bytes()[seen:]
-            lines = [line for line in told.split(b"\n")[:-1] if line.startswith(b"Delta CI is ready at ")]
-            return lines[0].rpartition(b" ")[2].decode() if lines else None
+            return self.told_url(seen)
 
         self.port = int(wait_for("the server", url).rpartition(":")[2])
+
+    def launch(self, **environment: str) -> Process:
+        """Start it without waiting for it."""
+        words = ("serve", "--data", str(self.home / "data"), "--port", str(self.port))
+        command = (*self.before, sys.executable, *self.program, *words)
+        self.process = Process(command, self.log, {**self.settings, **environment})
+        return self.process
+
+    def told_url(self, seen: int) -> str | None:
+        """The URL at which it said to be ready, in what it logged after the first `seen` bytes."""
+        told = self.log.read_bytes()[seen:] if self.log.exists() else b""
+        lines = [line for line in told.split(b"\n")[:-1] if line.startswith(b"Delta CI is ready at ")]
+        return lines[0].rpartition(b" ")[2].decode() if lines else None
 
     def kill(self) -> None:
         """`kill -9`."""
@@ -197,7 +211,7 @@ class Server:
 
     def assert_sound(self) -> None:
         """`deltaci verify` finds nothing, on the live database."""
-        output = cli("verify", "--data", str(self.data))
+        output = cli("verify", "--data", str(self.home / "data"), before=self.before)
         assert output.splitlines()[-1] == "no violations", output
 
 
@@ -250,8 +264,10 @@ class RunnerProcess:
         wait_for("the runner", self.is_online)
 
     def is_online(self) -> bool:
-        """Whether the server heard of it."""
-        return any(one["name"] == self.name and one["is_online"] for one in self.server.get("/runners")["runners"])
+        """Whether the server heard of it; not, as far as a server tells that does not answer."""
+        with contextlib.suppress(httpx.HTTPError):
+            return any(one["name"] == self.name and one["is_online"] for one in self.server.get("/runners")["runners"])
+        return False
 
     def kill(self) -> None:
         """`kill -9`, of the runner alone: what becomes of its job's processes is the question."""
@@ -291,8 +307,13 @@ class Project:
         git("init", "--quiet", "--bare", "--initial-branch=main", str(self.bare), cwd=server.home)
         git("init", "--quiet", "--initial-branch=main", str(self.work), cwd=server.home)
         git("remote", "add", "origin", str(self.bare), cwd=self.work)
+        self.register(secret_file, options)
+
+    def register(self, secret_file: Path, options: Sequence[str]) -> None:
+        """Make it known to the server, which writes the hook."""
         words = ("--url", str(self.bare), "--forge", "git", "--secret-file", str(secret_file))
-        self.added = server.cli("repo", "add", name, *words, "--report-to", str(self.results), *options)
+        words = (*words, "--report-to", str(self.results), *options)
+        self.added = self.server.cli("repo", "add", self.name, *words)
 
     def commit(self, files: Mapping[str, str], title: str = "a change") -> str:
         """A commit of `files` in the clone; its id."""
@@ -342,10 +363,10 @@ def git(*words: str, cwd: Path) -> str:
     return done.stdout + done.stderr
 
 
-def cli(*words: str, code: int = 0, **environment: str) -> str:
+def cli(*words: str, code: int = 0, before: Sequence[str] = (), **environment: str) -> str:
     """What `deltaci` prints, on both streams; asserts its exit code, and that it never shows a traceback."""
     done = subprocess.run(
-        [sys.executable, "-m", "deltaci", *words],
+        [*before, sys.executable, "-m", "deltaci", *words],
         cwd=ROOT,
         env={**NO_DELTACI, "COLUMNS": "200", **environment},
         stdin=subprocess.DEVNULL,

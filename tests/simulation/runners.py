@@ -34,8 +34,9 @@ Fenced = wire.AckLease | wire.Heartbeat | wire.AppendLog | wire.Complete | wire.
 class Attempt:
     """What a runner knows of an attempt that it executes."""
 
-    def __init__(self, lease: wire.LeaseGranted) -> None:
+    def __init__(self, lease: wire.LeaseGranted, runner_id: str) -> None:
         self.lease = lease
+        self.runner_id = runner_id
         self.is_lost = False
         self.is_betrayed = False  # its own host lied about it: when it worked proves nothing any more
         self.is_cancel_requested = False
@@ -136,7 +137,7 @@ class Runner:
         answer = await self.network.ask(self.name, kind, lambda house: house.say(runner_id, message), within_s=within_s)
         await self._awake()
         if isinstance(message, Fenced):
-            self._record(message, answer, sent_at_ms)
+            self._record(runner_id, message, answer, sent_at_ms)
             self._remember(message)
         elif isinstance(answer, wire.Leases):
             for lease in answer.leases:
@@ -154,7 +155,7 @@ class Runner:
             self.runner_id = ""  # the server does not know us: register again
         return answer
 
-    def _record(self, message: Fenced, answer: Any, sent_at_ms: int) -> None:
+    def _record(self, runner_id: str, message: Fenced, answer: Any, sent_at_ms: int) -> None:
         if isinstance(answer, NoAnswer | Failed):
             return
         is_accepted = isinstance(answer, wire.LeaseAcked | wire.HeartbeatAck | wire.LogAck | wire.CompleteAck)
@@ -162,7 +163,7 @@ class Runner:
         self.world.history.append(
             Answered(
                 at_ms=self.world.clock.now_ms(),
-                runner_id=self.runner_id,
+                runner_id=runner_id,
                 job_id=message.job_id,
                 attempt=message.attempt,
                 lease_hash=hashed(message.lease_id),
@@ -224,7 +225,7 @@ class Runner:
 
     def _take(self, lease: wire.LeaseGranted) -> None:
         if lease.lease_id not in self.attempts:
-            attempt = self.attempts[lease.lease_id] = Attempt(lease)
+            attempt = self.attempts[lease.lease_id] = Attempt(lease, self.runner_id)
             self._tasks.start_soon(self._execute, attempt)
 
     async def _execute(self, attempt: Attempt) -> None:
@@ -246,7 +247,7 @@ class Runner:
         if attempt.working_since_ms is not None and not attempt.is_betrayed:
             self.world.history.append(
                 Worked(
-                    runner_id=self.runner_id,
+                    runner_id=attempt.runner_id,
                     job_id=attempt.lease.job_id,
                     attempt=attempt.lease.attempt,
                     from_ms=attempt.working_since_ms,

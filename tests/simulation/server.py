@@ -26,7 +26,7 @@ from deltaci.orchestrator.dispatch import Offer
 from deltaci.orchestrator.orchestrator import Orchestrator
 from deltaci.reporter.reporter import StatusReporter
 from deltaci.reporter.results import GitDocuments, GitHubResults
-from deltaci.store.port import Runner
+from deltaci.store.port import Hasten, Runner, Store
 from deltaci.store.sqlite import SqliteStore
 from protocol import messages as wire
 from tests.simulation.forge import SimulatedForge, SimulatedPlanner
@@ -110,7 +110,7 @@ class Life:
             opened = SqliteStore.open(self.server.path, engine=SlowEngine.opener(self), busy_timeout_ms=0)
             sqlite = await stack.enter_async_context(opened)
             store: Any = FlakyStore(sqlite, self)
-            clock = self.clock
+            clock = await self._go_on(store)
             statuses: Any = self.server.forge
             results = {"git": GitDocuments(statuses), "github": GitHubResults(statuses)}
             running = house_of.running(
@@ -141,6 +141,15 @@ class Life:
                     self._answered = anyio.Event()
                     await self._answered.wait()
             self._requests.cancel_scope.cancel()
+
+    async def _go_on(self, store: Store) -> Clock:
+        """As the wiring does: this life begins no earlier than what is stored, and no debt is put off for that."""
+        ahead_ms = max(0, await store.newest_at_ms() - self.clock.now_ms())
+        self.clock.offset_ms += ahead_ms
+        latest_at_ms = self.clock.now_ms() + self.world.parameters.policy.effect_retry_max_ms
+        await store.commit((Hasten(latest_at_ms=latest_at_ms),))
+        self.server.watch.started(self.clock.now_ms())
+        return self.clock
 
     def _make_notifications_unreliable(self, orchestrator: Orchestrator) -> None:
         system, deliver = orchestrator.system, orchestrator.system.deliver
@@ -251,7 +260,6 @@ class Server:
             number += 1
             self.world.clock = Clock(self._offset_ms)
             self.life = Life(self, number, self.world.clock)
-            self.watch.started(self.world.clock.now_ms())
             self.world.counts["starts"] += 1
             await self.life.live()
             await anyio.sleep(self.world.after(self.world.faults.down_s, "down") if not self.world.is_healed else 1)

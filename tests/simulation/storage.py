@@ -12,7 +12,7 @@ import anyio
 
 from deltaci.domain.errors import RevisionConflict, StoreError, StoreUnavailable
 from deltaci.store.database import Database, Held, Staged
-from deltaci.store.port import SaveJob, Write
+from deltaci.store.port import SaveJob, SaveRun, Write
 from deltaci.store.prepare import Prepared
 from deltaci.store.sqlite import SqliteStore
 from tests.simulation import coverage
@@ -132,7 +132,7 @@ class FlakyStore:
         if world.strikes("commit_error_before"):
             coverage.note(world, writes, "not stored")
             world.disturb()
-            raise self._error("nothing was stored")
+            raise self._error(writes)
         coverage.remember(writes)
         try:
             await self._store.commit(writes)
@@ -154,10 +154,11 @@ class FlakyStore:
             world.disturb()
             raise StoreUnavailable("stored, but nobody knows")
 
-    def _error(self, text: str) -> StoreError:
-        if self._life.world.rng("conflict").random() < CONFLICT_SHARE:
+    def _error(self, writes: Sequence[Write]) -> StoreError:
+        has_condition = any(isinstance(write, SaveJob | SaveRun) for write in writes)
+        if has_condition and self._life.world.rng("conflict").random() < CONFLICT_SHARE:
             return RevisionConflict("another writer was first")
-        return StoreUnavailable(text)
+        return StoreUnavailable("nothing was stored")
 
     def __getattr__(self, name: str) -> Any:
         read = getattr(self._store, name)

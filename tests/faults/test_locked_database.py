@@ -61,6 +61,7 @@ def test_a_held_database_is_waited_for_and_then_everybody_is_told_to_come_back(t
 
     assert [answer.result().status_code for answer in answers] == [503] * 3
     assert all(int(answer.result().headers["Retry-After"]) >= 1 for answer in answers)
+    assert {answer.result().json()["error"]["code"] for answer in answers} == {"store_unavailable"}
     assert [one["id"] for one in known] == [run_id]
     assert [(answer.status_code, answer.json()["duplicate"]) for answer in repeated] == [(202, False)] * 3
     assert [attempts_of(view) for view in views] == [{"job": [(1, "SUCCEEDED")]}] * 4

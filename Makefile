@@ -19,8 +19,8 @@ demo: $(READY) ## a failing push and the one that mends it, on a real server and
 test: $(READY) ## all tests but the long ones, in parallel and in random order
 	$(BIN)/pytest -n auto -m "not long"
 
-faults: $(READY) ## every fault against real processes, the long ones too; SLICE, as for pytest -k, takes a part of them
-	$(BIN)/pytest -n auto tests/faults $(if $(SLICE),-k "$(SLICE)")
+faults: $(READY) ## every fault against real processes; SLICE, as for pytest -k, takes a part of the long ones
+	$(BIN)/pytest -n auto tests/faults $(if $(SLICE),-m long -k "$(SLICE)")
 
 soak: $(READY) ## random kills of a busy little system: SOAK_S seconds (60), SEED to draw the same again
 	$(BIN)/pytest -s -m long tests/faults/test_random_kills.py

@@ -9,6 +9,8 @@ from benchmarks import load, workloads
 from benchmarks.load import Window
 from benchmarks.processes import Server, real_server
 from benchmarks.results import Row, Target
+from deltaci.invariants.verify import verify
+from deltaci.store.sqlite import SqliteStore
 from protocol import messages as wire
 
 RUN = 10
@@ -39,18 +41,25 @@ async def measure(plan: load.Plan, scratch: Path) -> list[Row]:
         target=Target("value", 0, is_ceiling=True),
         note=NOTE,
     )
+    wrong = Row(
+        name="... violations that verify finds then",
+        unit="",
+        values=[],
+        target=Target("value", 0, is_ceiling=True),
+        note=NOTE,
+    )
     empty = Row(name="start with an empty database: process start to ready", unit="s", values=[], note=NOTE)
     for number in range(plan.rounds):
-        await _round(plan, scratch / f"restart-{number}", held, (ready, first, beats, lost))
+        await _round(plan, scratch / f"restart-{number}", held, (ready, first, beats, lost, wrong))
         await workloads.fresh(scratch / f"restart-empty-{number}")
         async with real_server(scratch / f"restart-empty-{number}") as server:
             empty.values.append(server.ready_at - server.started_at)
     ready.baseline, ready.baseline_values = "s with none", empty.values
-    return [ready, first, beats, lost]
+    return [ready, first, beats, lost, wrong]
 
 
-async def _round(plan: load.Plan, data: Path, held: int, rows: tuple[Row, Row, Row, Row]) -> None:
-    ready, first, beats, lost = rows
+async def _round(plan: load.Plan, data: Path, held: int, rows: tuple[Row, ...]) -> None:
+    ready, first, beats, lost, wrong = rows
     full = workloads.Full()
     async with workloads.prepared(data) as filler:
         for _ in range(held // RUN):
@@ -71,6 +80,8 @@ async def _round(plan: load.Plan, data: Path, held: int, rows: tuple[Row, Row, R
         beats.values.append(time.perf_counter() - server.started_at)
         await asyncio.sleep(max(0.0, watched_until - time.perf_counter()))
         lost.values.append(refused + _lost(data, full))
+    async with SqliteStore.open(data / "deltaci.db", is_readonly=True) as store:
+        wrong.values.append(len((await verify(store)).violations))
 
 
 async def _work_and_kill(server: Server, plan: load.Plan) -> None:

@@ -115,6 +115,8 @@ import os, signal, sys
 from deltaci.cli import main
 from deltaci.store import backup, restore
 for module in (backup, restore):
+    # Who runs in the background of a shell has inherited that SIGINT is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     module.sync_tree = lambda _: os.kill(os.getpid(), getattr(signal, sys.argv[1]))
 main(sys.argv[2:])
 """

@@ -21,6 +21,7 @@ from tests.simulation.watch import Watch
 from tests.simulation.world import Outcome, World
 
 LOOK_EVERY_S: Final = 30
+LISTEN_EVERY_S: Final = 10
 # Once all is mended, jobs take a second each: what is left are deadlines, backoffs and the longest queue.
 END_WITHIN_S: Final = 1_800
 MEMORY_DISK: Final = Path("/dev/shm")
@@ -60,6 +61,7 @@ async def _world(parameters: Parameters, home: Path, tell: Callable[[str], None]
             tasks.start_soon(_until_broken, world, tasks.cancel_scope)
             network = Network(world, tasks)
             server = Server(world, network, path, watch, forge)
+            tasks.start_soon(_listen, watch)
             await _live(world, tasks, network, server, watch)
             tasks.cancel_scope.cancel()
     if not world.violations:
@@ -78,6 +80,12 @@ async def _world(parameters: Parameters, home: Path, tell: Callable[[str], None]
         violations=world.violations,
         tail=list(world.tail) if world.violations else [],
     )
+
+
+async def _listen(watch: Watch) -> None:
+    while True:
+        await anyio.sleep(LISTEN_EVERY_S)
+        watch.check_heard()
 
 
 async def _until_broken(world: World, scope: anyio.CancelScope) -> None:

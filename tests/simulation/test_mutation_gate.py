@@ -15,6 +15,7 @@ def test_there_are_ten_bugs_at_least() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_planted_bug_is_found(bug: str) -> None:
     """Each within a bounded number of worlds, by a rule that was not written for it."""

@@ -46,6 +46,7 @@ class Watch:
         self._world = world
         self._path = path
         self._last_id = 0
+        self._heard = 0
         self._unsettled: Mapping[tuple[str, str], Violation] = {}
         self._connection: sqlite3.Connection | None = None
 
@@ -119,6 +120,11 @@ class Watch:
         entries = reads.journal(connection, 0, self._last_id)
         bodies = {repo_id: b"".join(one.body for one in told) for repo_id, told in forge.told.items()}
         self._world.violate(secrets_found(self._world.secrets, entries, tables, bodies))
+
+    def check_heard(self) -> None:
+        """Whatever anybody was told until now is stored by now."""
+        heard, self._heard = self._world.history[self._heard :], len(self._world.history)
+        self._world.violate(check_history(self.journal, heard))
 
     def check_history(self) -> None:
         """What clients saw, against what happened; and the ledger of what they sent."""

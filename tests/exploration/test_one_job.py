@@ -18,7 +18,7 @@ from deltaci.domain.job import Job, JobCommand
 from deltaci.domain.machine import Refusal, Step, Why
 from deltaci.domain.states import HELD, AttemptState, EndReason, JobState
 from tests.domain.builders import a_job_created, folded_job, last
-from tests.domain.exploration import Counterexample, Explored, explore
+from tests.exploration.explorer import Counterexample, Explored, explore
 
 UNIT_MS = jobs.TIMEOUT_MARGIN_MS
 ACK_MS, TTL_MS, CANCEL_MS, TIMEOUT_MS = UNIT_MS, 2 * UNIT_MS, UNIT_MS, 2 * UNIT_MS

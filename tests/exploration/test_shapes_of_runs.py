@@ -18,7 +18,7 @@ from deltaci.domain.machine import Refusal
 from deltaci.domain.run import JobSeen, Run
 from deltaci.domain.states import EndReason, JobState, RunState
 from tests.domain.builders import RUN_TIMEOUT_MS, a_run, folded_run, ref
-from tests.domain.exploration import explore
+from tests.exploration.explorer import explore
 
 SHAPES = {
     "chain": {"a": (), "b": ("a",), "c": ("b",)},

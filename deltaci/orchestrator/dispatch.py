@@ -21,7 +21,8 @@ from deltaci.store.port import QueuedJob
 LOOK_WITHIN_S: Final = 1.0
 # Listing 100,000 queued jobs takes half a second of the loop in slices: with a queue this long, not at every look
 LONG_QUEUE: Final = 5_000
-LONG_QUEUE_LOOKS: Final = 6
+# ... nor where the counts agree, but then as well: one job too many and another too few are the right number
+LOOKS_A_LISTING: Final = 6
 
 
 class Board:
@@ -157,18 +158,16 @@ class DispatchActor(Keeper[JobQueue]):
         self.offers.extendleft(reversed(unserved))
 
     async def _compare(self) -> None:
-        """A notification may have got lost: mend what differs from the store at two looks running.
+        """A notification may have got lost: mend what differs from the store at two listings running.
 
         With traffic the two differ at most looks, by what is on its way; a job that is out of place twice is not.
         """
         store, queue = self.ports.store, self.state
         counts = (await store.counts())["job"]
         held_count = counts.get(JobState.RUNNING, 0) + counts.get(JobState.CANCEL_REQUESTED, 0)
-        if counts.get(JobState.QUEUED, 0) == len(queue) and held_count == queue.held_count:
-            self.suspects = set()
-            return
+        is_equal = counts.get(JobState.QUEUED, 0) == len(queue) and held_count == queue.held_count
         self.looks += 1
-        if len(queue) > LONG_QUEUE and self.looks % LONG_QUEUE_LOOKS:
+        if (is_equal or len(queue) > LONG_QUEUE) and self.looks % LOOKS_A_LISTING:
             return
         queued = {job.job_id: job for job in await store.queued_jobs()}
         held = dict(await store.held_jobs())

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from deltaci.orchestrator import paths
 from deltaci.orchestrator.messages import DoJob, DoRun, Due, Gone, Held, JobMoved, Queued, Supersede, Wake
 from deltaci.store.memory import MemoryStore
+from deltaci.store.port import QueuedJob
 from tests.orchestrator.faults import assert_sound, insistently, lose, work_until_over
 from tests.orchestrator.support import ME, a_job, a_repo, staged
 
@@ -46,6 +48,24 @@ async def test_any_notification_may_get_lost(seed: int) -> None:
 
         assert run.state == ("FAILED" if seed % 2 else "SUCCEEDED")
         await assert_sound(stage.store)
+
+
+@pytest.mark.anyio
+async def test_a_queued_job_is_found_also_where_a_late_notice_makes_the_counts_equal() -> None:
+    """One queued job too many and one too few are the right number: whoever only counts never finds the lost one."""
+    async with staged(MemoryStore(), a_job("a", labels=("a",)), a_job("b", labels=("b",))) as stage:
+        run_id = await stage.push()
+        await stage.run_until(run_id, "QUEUED")
+        done, lost = (await stage.jobs(run_id))["a"], (await stage.jobs(run_id))["b"]
+        await stage.execute(await stage.runner("ra", labels=("a",)))
+        await stage.job_until(done.id, "SUCCEEDED")
+        dispatch = stage.orchestrator.system.ref(paths.DISPATCH)
+        dispatch.tell(Gone(job_id=lost.id))  # as if it had never been told of
+        dispatch.tell(Queued(jobs=(QueuedJob.of(done),)))
+
+        granted = await stage.lease(await stage.runner("rb", labels=("b",)), wait_ms=10_000)
+
+        assert [lease.job_id for lease in granted] == [lost.id]
 
 
 @pytest.mark.anyio

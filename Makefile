@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test faults soak lint format bench docs simulate lock clean
+.PHONY: demo test explore faults soak lint format bench docs simulate lock clean
 .DEFAULT_GOAL := test
 
 $(READY): requirements.lock pyproject.toml
@@ -24,6 +24,9 @@ faults: $(READY) ## every fault against real processes; SLICE, as for pytest -k,
 
 soak: $(READY) ## random kills of a busy little system: SOAK_S seconds (60), SEED to draw the same again
 	$(BIN)/pytest -s -m long tests/faults/test_random_kills.py
+
+explore: $(READY) ## every exploration and planted bug one by one, with what each covers; part of `make test`
+	$(BIN)/python -m tests.exploration
 
 lint: $(READY) ## format, lint, types, import contract, generated docs
 	$(BIN)/ruff format --check .

@@ -4,6 +4,7 @@ import sys
 import time
 
 from tests.exploration.core import SCENARIOS, Core, Flaws
+from tests.exploration.dispatch_copy import DispatchCopy
 from tests.exploration.explorer import Size
 from tests.exploration.owners import every_decision_checked
 from tests.exploration.planted import BUGS, found
@@ -28,6 +29,10 @@ def main() -> int:
             sizes.append(TimedJob(is_blocked=is_blocked, retries=retries).explore().size)
             covers = f"exact times; two runners, {3 + retries} attempts, every phase and report"
             _row("one job with a clock" + ", first blocked" * is_blocked, sizes[-1], covers)
+        for running_max in (0, 1):
+            sizes.append(DispatchCopy(running_max=running_max).explore().size)
+            covers = "two jobs of a repository, a runner for each; any notice lost, late or twice"
+            _row(f"dispatch, limit {running_max or 'none'}", sizes[-1], covers)
     shapes = [explored(plan).size for plan in PLANS.values()]
     sizes += shapes
     depth = max(size.depth for size in shapes)

@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal, NamedTuple
 
+import msgspec
 import pytest
 from loguru import logger
 
@@ -81,6 +82,10 @@ class Bench:
             is_reported=lambda _: True,
             running_max=lambda _: 0,
         )
+
+    def limited(self, running_max: int) -> Ports:
+        """The same ports for a repository that may run that many jobs at once."""
+        return msgspec.structs.replace(self.ports, running_max=lambda _: running_max)
 
     def lay_out(self, run: Run | None, stored: Sequence[Any], now_ms: int, crash: CrashAt | None) -> None:
         """Begin anew: this is stored, and it is `now_ms`."""

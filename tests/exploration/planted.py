@@ -4,7 +4,7 @@ An exploration that finds nothing must be known to be able to. Nothing here can 
 """
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 import pytest
@@ -16,9 +16,10 @@ from deltaci.domain.events import AttemptQueued, JobEnded, RunEnded
 from deltaci.domain.job import Job
 from deltaci.domain.machine import Move, Refusal, Step, Why
 from deltaci.domain.states import AttemptState, EndReason, JobState, LeaseState, RunState
-from deltaci.orchestrator import job_actor, run_actor
+from deltaci.orchestrator import dispatch, job_actor, run_actor
 from deltaci.store.sql import query
 from tests.exploration.core import SMALL, Core, Flaws
+from tests.exploration.dispatch_copy import DispatchCopy
 from tests.exploration.explorer import Counterexample
 from tests.exploration.owners import every_decision_checked
 from tests.exploration.timed_job import TimedJob
@@ -30,7 +31,7 @@ NO_FLAWS: Final = Flaws()
 class Bug(NamedTuple):
     """A bug, the rule that it breaks, and the longest story that may be needed to show it.
 
-    `plant` replaces production code; `flaws` is what is wrong around it. `is_timed`: only a clock shows it.
+    `plant` replaces production code; `flaws` is what is wrong around it; `where` is the world that it is looked for in.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Bug(NamedTuple):
     moves_max: int
     plant: Callable[[Patch], None] | None = None
     flaws: Flaws = NO_FLAWS
-    is_timed: bool = False
+    where: Literal["core", "one job with a clock", "dispatch"] = "core"
 
 
 def found(bug: Bug) -> Counterexample | None:
@@ -47,10 +48,13 @@ def found(bug: Bug) -> Counterexample | None:
         if bug.plant is not None:
             bug.plant(patch)
         try:
-            if bug.is_timed:
-                TimedJob(is_blocked=False, retries=0).explore()
-            else:
-                Core(SMALL, bug.flaws).explore()
+            match bug.where:
+                case "core":
+                    Core(SMALL, bug.flaws).explore()
+                case "one job with a clock":
+                    TimedJob(is_blocked=False, retries=0).explore()
+                case "dispatch":
+                    DispatchCopy(running_max=1).explore()
         except Counterexample as counterexample:
             return counterexample
     return None
@@ -321,6 +325,18 @@ def _a_failure_is_owed_no_explanation(patch: Patch) -> None:
 
 # ---- around the decisions ----------------------------------------------------------------------------------------
 
+
+def _dispatch_trusts_its_counts(patch: Patch) -> None:
+    patch.setattr(dispatch, "LOOKS_A_LISTING", 1_000_000)
+
+
+def _dispatch_never_looks(patch: Patch) -> None:
+    async def compare(_self: dispatch.DispatchActor) -> None:
+        pass
+
+    patch.setattr(dispatch.DispatchActor, "_compare", compare)
+
+
 _BLOCKED_CLAUSE: Final = "job.state = 'BLOCKED'"
 _ENDED_CLAUSE: Final = "EXISTS (SELECT 1 FROM job WHERE job.run_id = run.id)"
 _CANCEL_CLAUSE: Final = "state = 'CANCEL_REQUESTED'"
@@ -344,8 +360,8 @@ BUGS: Final = (
     Bug("retries know no bound", 3, 8, _retries_know_no_bound),
     Bug("unacknowledged leases are granted for ever", 3, 8, _unacknowledged_leases_are_granted_for_ever),
     Bug("a heartbeat that cost no write is forgotten", 15, 4, _a_heartbeat_that_cost_no_write_is_forgotten),
-    Bug("the same, with a clock", 15, 4, _a_heartbeat_that_cost_no_write_is_forgotten, is_timed=True),
-    Bug("a lease expires at half its time", 15, 4, _a_lease_expires_at_half_its_time, is_timed=True),
+    Bug("the same, with a clock", 15, 4, _a_heartbeat_that_cost_no_write_is_forgotten, where="one job with a clock"),
+    Bug("a lease expires at half its time", 15, 4, _a_lease_expires_at_half_its_time, where="one job with a clock"),
     Bug("a held job has no timer", 17, 3, _a_held_job_has_no_timer),
     Bug("a timer changes nothing", 17, 4, _a_timer_changes_nothing),
     Bug("the run forgets to cancel what is queued", 12, 5, _the_run_forgets_to_cancel_what_is_queued),
@@ -364,5 +380,7 @@ BUGS: Final = (
     Bug("the reconciler is blind for runs whose jobs are over", 12, 5, flaws=_blind(_ENDED_CLAUSE)),
     Bug("the reconciler is blind for blocked jobs", 12, 7, flaws=_blind(_BLOCKED_CLAUSE)),
     Bug("the reconciler is blind for cancels", 12, 3, flaws=_blind(_CANCEL_CLAUSE)),
+    Bug("dispatch never looks at the store", 12, 1, _dispatch_never_looks, where="dispatch"),
+    Bug("dispatch trusts its counts", 12, 3, _dispatch_trusts_its_counts, where="dispatch"),
     Bug("timers live in memory and die with it", 12, 1, flaws=Flaws(forgets_timers=True)),
 )

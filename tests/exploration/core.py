@@ -144,10 +144,16 @@ class Core:
     def _job_moves(self, world: World) -> Iterator[tuple[str, World]]:
         run, a, b, to_a, to_b, lost = world
         jobs_a, jobs_b = self.jobs
+        # The store takes no grant of a job whose run is being canceled; the job then obeys, as if told.
+        is_kept_out = self.run_of(world).state is RunState.CANCEL_REQUESTED
         for name, after in jobs_a.moves(a):
+            if is_kept_out and name in jobs_a.grants:
+                continue
             if not (lost and "a" in lost and "timer" in name):
                 yield name, World(run, after, b, jobs_a.still_matter(after, to_a), to_b, lost and lost - {"a"})
         for name, after in jobs_b.moves(b):
+            if is_kept_out and name in jobs_b.grants:
+                continue
             if not (lost and "b" in lost and "timer" in name):
                 yield name, World(run, a, after, to_a, jobs_b.still_matter(after, to_b), lost and lost - {"b"})
         for order in to_a:

@@ -70,6 +70,7 @@ class JobMoves:
         self.orders: dict[str, DoJob] = {}
         self.fair: set[str] = set()
         self.helpful: set[str] = set()
+        self.grants: set[str] = set()
         self.nodes: list[Node] = []
         self.seen: list[JobSeen] = []
         # What notices may say of the job, once it got where it is: (what, the first and the last time that it was so).
@@ -277,6 +278,7 @@ class JobMoves:
             grant = Grant(command=command, lease_id=f"secret_{number}", cause=HOLDER)
             name = f"lease {number} to {runner}"
             self.helpful.add(f"{self.name}: {name}")
+            self.grants |= {f"{self.name}: {name}", f"{self.name}: {name} in haste"}
             yield name, grant, LATE, LATE
             yield f"{name} in haste", grant, SOON, SOON
 

@@ -15,7 +15,7 @@ from loguru import logger
 from deltaci.domain import job as jobs
 from deltaci.domain import retry
 from deltaci.domain.effects import AnalyzeAttempt, Effect, ReportRun
-from deltaci.domain.events import AttemptEnded, RunKey, Trigger
+from deltaci.domain.events import AttemptEnded, AttemptLeased, RunKey, Trigger
 from deltaci.domain.ids import job_id
 from deltaci.domain.job import Job
 from deltaci.domain.plan import Plan, PlannedJob
@@ -24,6 +24,7 @@ from deltaci.domain.run import Run
 from deltaci.domain.states import AttemptState
 from deltaci.orchestrator import job_actor, run_actor
 from deltaci.orchestrator.ports import Policy, Ports
+from deltaci.orchestrator.presence import always_here
 from deltaci.store.port import AddJob, Owe, SaveJob, SavePlan, SaveRun, Write
 from tests.exploration.rules import check_job_step, check_run_step, require
 
@@ -81,6 +82,7 @@ class Bench:
             push=lambda runner_id, message: self.told.append((runner_id, message)) is None,
             is_reported=lambda _: True,
             running_max=lambda _: 0,
+            presence=always_here(),
         )
 
     def limited(self, running_max: int) -> Ports:
@@ -159,6 +161,8 @@ class Bench:
                 require(write.cause.kind and write.cause.id, 19, "a job was saved without a cause")
                 if write.job.state is not before.state:
                     require(ReportRun(write.job.run_id) in effects, 19, f"nobody is told of {write.job.state}")
+                is_grant = any(isinstance(event, AttemptLeased) for event in write.events)
+                require(write.unless_run_canceled == is_grant, 13, "a grant is stored whatever became of its run")
                 for event in write.events:
                     if isinstance(event, AttemptEnded) and event.state in (AttemptState.FAILED, AttemptState.LOST):
                         owed = AnalyzeAttempt(write.job.id, event.attempt)

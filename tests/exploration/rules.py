@@ -20,7 +20,7 @@ from tests.domain.builders import folded_job, folded_run
 
 # The numbers are those of the invariants that the whole project shares. Those missing here are about deliveries (8, 9),
 # a runner's own time (16), logs (18), the journal (20), secrets and rights (21, 22) and crashing actors (23). Rule 13
-# is about an entity's own cancel: until that of its run reaches a job, it may still be leased, and ends all the same.
+# also keeps a job from being leased whose run is being canceled: the store refuses that grant, and the job obeys.
 RULES: Final[Mapping[int, str]] = {
     0: "no decision raises",
     1: "the stored state is the fold of its events, and the revision counts them",

@@ -12,7 +12,6 @@ from typing import Final, TypeAlias, assert_never
 import msgspec
 
 from deltaci.domain import attempt as attempts
-from deltaci.domain import lease as leases
 from deltaci.domain import retry
 from deltaci.domain.attempt import Attempt
 from deltaci.domain.effects import AnalyzeAttempt, Effect, ReportRun
@@ -572,59 +571,11 @@ def evolve(job: Job, event: JobEvent) -> Job:
                 revision=revision,
             )
         case AttemptLeased():
-            changed = _evolve_attempt(job.attempts[-1], event)
+            changed = attempts.evolve(job.attempts[-1], event)
             state = moved(MOVES, job.state, "lease")
             return replace(job, state=state, attempts=(*job.attempts[:-1], changed), revision=revision)
         case LeaseAcknowledged() | LeaseRenewed() | AttemptMoved() | AttemptEnded():
-            changed = _evolve_attempt(job.attempts[-1], event)
+            changed = attempts.evolve(job.attempts[-1], event)
             return replace(job, attempts=(*job.attempts[:-1], changed), revision=revision)
-        case _:
-            assert_never(event)
-
-
-def _evolve_attempt(
-    attempt: Attempt, event: AttemptLeased | LeaseAcknowledged | LeaseRenewed | AttemptMoved | AttemptEnded
-) -> Attempt:
-    replace = msgspec.structs.replace
-    lease = attempt.lease
-    if isinstance(event, AttemptLeased):
-        granted = Lease(
-            token_hash=event.lease_hash,
-            runner_id=event.runner_id,
-            state=LeaseState.GRANTED,
-            granted_at_ms=event.at_ms,
-            expires_at_ms=event.ack_by_ms,
-            ttl_ms=event.ttl_ms,
-            ack_within_ms=event.ack_by_ms - event.at_ms,
-        )
-        return replace(attempt, state=attempts.after(attempt.state, "lease"), lease=granted)
-    if isinstance(event, AttemptEnded):
-        if lease is not None and event.lease_state is not None:
-            lease = leases.ended(lease, event.lease_state)
-        return replace(
-            attempt,
-            state=attempts.after(attempt.state, attempts.END_MOVES[event.state]),
-            lease=lease,
-            ended_at_ms=event.at_ms,
-            end_reason=event.reason,
-            exit_code=event.exit_code,
-            text=event.text,
-            result_digest=event.result_digest,
-        )
-    if lease is None:
-        raise ValueError(f"{type(event).__name__} for attempt {attempt.number} without a lease")
-    match event:
-        case LeaseAcknowledged():
-            return replace(
-                attempt,
-                state=attempts.after(attempt.state, "acknowledge"),
-                lease=leases.acknowledged(lease, expires_at_ms=event.expires_at_ms),
-                started_at_ms=event.at_ms,
-            )
-        case LeaseRenewed():
-            return replace(attempt, lease=leases.renewed(lease, expires_at_ms=event.expires_at_ms))
-        case AttemptMoved():
-            move = "run" if event.state is AttemptState.RUNNING else "upload"
-            return replace(attempt, state=attempts.after(attempt.state, move))
         case _:
             assert_never(event)

@@ -99,6 +99,14 @@ def plan_of(script: str, **fields: Any) -> dict[str, str]:
     return {"deltaci.yaml": json.dumps({"version": 1, "jobs": {"job": {"steps": [step(script)], **fields}}})}
 
 
+def heard_of(view: Any) -> dict[str, list[str]]:
+    """The states of each job's attempts, without those that no runner ever heard of: a kill may add some of these."""
+    return {
+        job["name"]: [one["state"] for one in job["attempts"] if one["started_at_ms"] is not None]
+        for job in view["jobs"]
+    }
+
+
 @contextmanager
 def injected(server: Server, *injections: str, only: Path | None = None) -> Iterator[None]:
     """System calls of the server fail or take their time, as `strace -e inject=...` says, within the block.

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.faults.failing_server import NAMES
-from tests.faults.support import PATIENT, Client, KeptServer, QuietProject
+from tests.faults.support import PATIENT, Client, KeptServer, QuietProject, heard_of
 from tests.scenarios.support import RunnerProcess, step, wait_for
 
 pytestmark = pytest.mark.slow
@@ -77,14 +77,6 @@ def play(home: Path, failpoints: Iterator[str]) -> int:
 def ended(project: QuietProject) -> set[tuple[str, str]]:
     """(run, status) of each final report."""
     return {(one["run_id"], one["status"]) for one in project.reported() if one["is_final"]}
-
-
-def heard_of(view: Any) -> dict[str, list[str]]:
-    """The states of each job's attempts, without those that no runner ever heard of: a kill may add some of these."""
-    return {
-        job["name"]: [one["state"] for one in job["attempts"] if one["started_at_ms"] is not None]
-        for job in view["jobs"]
-    }
 
 
 def executed(first: Any, second: Any) -> Counter[str]:

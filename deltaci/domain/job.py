@@ -166,12 +166,12 @@ class Tick(_Command, frozen=True, kw_only=True):
     """A deadline may have passed. `heard_at_ms`: the last accepted heartbeat, or when this state was restored.
 
     It is later by the time for which nobody has listened since.
-    `restored_at_ms`: when this process first looked at the job.
+    `began_at_ms`: when this life of the server began.
     """
 
     heard_at_ms: int
     cancel_within_ms: int
-    restored_at_ms: int = 0
+    began_at_ms: int = 0
 
 
 class Revoke(_Command, frozen=True, kw_only=True):
@@ -255,8 +255,9 @@ def deadline_ms(job: Job) -> int | None:
     if current is None or current.lease is None or current.state not in HELD:
         return None
     expires_at_ms, backstop_ms = current.lease.expires_at_ms, _backstop_ms(job, current)
-    if backstop_ms is None or backstop_ms + TIMEOUT_MARGIN_MS <= expires_at_ms - current.lease.ttl_ms:
-        # Passed long before the lease was last renewed, it was let pass (see `_tick`), and would fire for ever.
+    if backstop_ms is None or backstop_ms < expires_at_ms - current.lease.ttl_ms:
+        # Passed before the lease was last renewed, it was let pass (see `_tick`), and would fire for ever. Where it was
+        # not, it is looked at again when the lease runs out.
         return expires_at_ms
     return min(expires_at_ms, backstop_ms)
 
@@ -482,10 +483,12 @@ def _tick(job: Job, command: Tick, now_ms: int) -> Step[Job] | Refusal:
     # One that passed between two lives of the server is let pass: the time may be nothing but a jump of the clock, and
     # a holder that is heard again has kept the job's time itself and may have its result ready. One that is not heard
     # loses its lease.
-    if backstop_ms is not None and command.restored_at_ms <= backstop_ms <= now_ms:
+    if backstop_ms is not None and command.began_at_ms <= backstop_ms <= now_ms:
         by_ms = now_ms + command.cancel_within_ms
         return _stepped(job, (JobCancelRequested(at_ms=now_ms, reason=EndReason.JOB_TIMEOUT, by_ms=by_ms),))
-    if expires is not None and expires > said.lease.expires_at_ms and said.lease.expires_at_ms <= now_ms:
+    is_let_pass = backstop_ms is not None and backstop_ms <= now_ms
+    has_fired = said.lease.expires_at_ms <= now_ms or is_let_pass
+    if expires is not None and expires > said.lease.expires_at_ms and has_fired:
         # Heard in time, or restored since, but the stored deadline has passed: store the later one, or this timer
         # fires for ever.
         return _stepped(job, (LeaseRenewed(at_ms=now_ms, attempt=said.number, expires_at_ms=expires),))

@@ -57,7 +57,6 @@ class JobActor(Stored[Owned | None]):
         self.job_id = job_id
         self.heard_at_ms = 0
         self.absent_ms = 0
-        self.restored_at_ms = 0
         self.lease_id = ""
         self.written: tuple[int, LogState] | None = None
 
@@ -67,7 +66,6 @@ class JobActor(Stored[Owned | None]):
         self.written = None
         if not self.heard_at_ms:
             self._hear()
-            self.restored_at_ms = self.heard_at_ms
         return None if loaded is None else Owned(*loaded)
 
     def nothing(self) -> None:
@@ -121,7 +119,7 @@ class JobActor(Stored[Owned | None]):
         return jobs.Tick(
             heard_at_ms=self.heard_at_ms + missed_ms,
             cancel_within_ms=self.ports.policy.cancel_within_ms,
-            restored_at_ms=self.restored_at_ms,
+            began_at_ms=self.ports.began_at_ms,
         )
 
     async def _do(self, owned: Owned, command: JobCommand, cause: Cause) -> Answer[Job]:

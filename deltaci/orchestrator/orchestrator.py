@@ -216,6 +216,7 @@ async def running(
             observer=observer,
             tell=tell,
             push=hub.push,
+            began_at_ms=clock.now_ms(),
             is_reported=repos.is_reported,
             running_max=repos.running_max,
             has_room=has_room,

@@ -106,6 +106,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     """Everything impure that an actor of the orchestrator may touch.
 
     `is_reported`: whether results of this repository go anywhere; what is owed to nobody is not owed.
+    `began_at_ms`: when this life of the server began.
     `presence`: for how long this process was not there to listen.
     `running_max`: how many jobs of this repository may run at once; 0: any number.
     `has_room`: whether so many more bytes of a log leave the space that state needs.
@@ -122,3 +123,4 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     is_reported: Callable[[str], bool]
     running_max: Callable[[str], int]
     has_room: Callable[[int], bool] = endless
+    began_at_ms: int = 0

@@ -145,9 +145,9 @@ def a_cancel(reason: EndReason = EndReason.USER_CANCELED, detail: str = "") -> j
     return jobs.RequestCancel(reason=reason, within_ms=CANCEL_WITHIN_MS, detail=detail)
 
 
-def a_tick(*, heard_at_ms: int = 0, restored_at_ms: int = 0) -> jobs.Tick:
+def a_tick(*, heard_at_ms: int = 0, began_at_ms: int = 0) -> jobs.Tick:
     """The timer looks at the job; the holder was last heard at `heard_at_ms`."""
-    return jobs.Tick(heard_at_ms=heard_at_ms, cancel_within_ms=CANCEL_WITHIN_MS, restored_at_ms=restored_at_ms)
+    return jobs.Tick(heard_at_ms=heard_at_ms, cancel_within_ms=CANCEL_WITHIN_MS, began_at_ms=began_at_ms)
 
 
 def held(

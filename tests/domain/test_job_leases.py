@@ -282,7 +282,7 @@ def test_a_job_whose_time_ran_out_between_two_lives_of_the_server_is_left_to_its
     """The clock may have been set by hours, or the result be ready to be told; the timer does not fire for it again."""
     job = held()
     restored_at_ms = 5 * HOUR_MS
-    tick = a_tick(heard_at_ms=restored_at_ms, restored_at_ms=restored_at_ms)
+    tick = a_tick(heard_at_ms=restored_at_ms, began_at_ms=restored_at_ms)
 
     restored = jobs.step(job, tick, now_ms=restored_at_ms)
     later = jobs.step(accepted(restored), tick, now_ms=restored_at_ms + TTL_MS - 1)
@@ -297,15 +297,27 @@ def test_a_job_whose_time_ran_out_between_two_lives_of_the_server_is_left_to_its
 
 
 def test_a_job_whose_time_runs_out_after_a_restart_is_stopped_as_ever() -> None:
-    """Also when a heartbeat that renews the lease comes just before the timer looks."""
+    """Also when a heartbeat that renews the lease comes just before the timer looks: then one lease later at most."""
     job = held()
     end_ms = JOB_TIMEOUT_MS + jobs.TIMEOUT_MARGIN_MS
     renewed = accepted(jobs.step(job, a_heartbeat(job), now_ms=end_ms + 1))
 
-    after = accepted(jobs.step(renewed, a_tick(heard_at_ms=end_ms, restored_at_ms=end_ms), now_ms=end_ms + 2))
+    after = accepted(jobs.step(renewed, a_tick(heard_at_ms=end_ms, began_at_ms=end_ms), now_ms=end_ms + 2))
 
-    assert jobs.deadline_ms(renewed) == end_ms
+    assert jobs.deadline_ms(renewed) == end_ms + 1 + TTL_MS
     assert after.state is JobState.CANCEL_REQUESTED
+
+
+def test_a_time_that_ran_out_just_before_a_restart_does_not_fire_again_and_again() -> None:
+    """Nobody is heard; the timer that is let pass once would come back at every look, in front of all others."""
+    job = held()
+    began_at_ms = JOB_TIMEOUT_MS + jobs.TIMEOUT_MARGIN_MS + 1
+    renewed = accepted(jobs.step(job, a_heartbeat(job), now_ms=began_at_ms - TTL_MS // 2))
+
+    passed = jobs.step(renewed, a_tick(heard_at_ms=began_at_ms, began_at_ms=began_at_ms), now_ms=began_at_ms)
+
+    assert event_types(passed) == ["LeaseRenewed"]
+    assert jobs.deadline_ms(accepted(passed)) == began_at_ms + TTL_MS
 
 
 @pytest.mark.parametrize("reason", [EndReason.JOB_TIMEOUT, EndReason.RUN_TIMEOUT])

@@ -13,6 +13,7 @@ from quart import Quart, Response, request, websocket
 
 from deltaci.cli.serve import _has_uvloop, _watch_signals
 from deltaci.gateway import server
+from deltaci.gateway.house import Limits
 
 ANSWER = msgspec.json.encode({"run_id": "run_0000000000000000000", "duplicate": False})
 
@@ -39,7 +40,7 @@ def create_app() -> Quart:
 async def _serve() -> None:
     listening = server.bind("127.0.0.1", 0)
     stopping = anyio.Event()
-    house: Any = SimpleNamespace(draining=anyio.Event())
+    house: Any = SimpleNamespace(draining=anyio.Event(), limits=Limits())
     with listening:
         listening.listen(1024)
         async with anyio.create_task_group() as tasks:

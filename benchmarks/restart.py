@@ -14,11 +14,12 @@ from deltaci.store.sqlite import SqliteStore
 from protocol import messages as wire
 
 RUN = 10
+QUEUED = 10_000  # more than runners get through before the kill
 DOWN_MS = 400_000
 NOTE = (
     "Jobs held by one runner host, their stored leases past their end for minutes when the server starts (it was down "
-    "for longer than a TTL), in runs of 10, and 1,000 queued ones. The server is started, killed with SIGKILL while 64 "
-    "runners work, and started again. Lost: jobs not RUNNING afterwards, attempts marked LOST, heartbeats refused."
+    "for longer than a TTL), in runs of 10, and 10,000 queued ones. The server is started, killed with SIGKILL while "
+    "64 runners work, and started again. Lost: jobs not RUNNING afterwards, attempts marked LOST, heartbeats refused."
 )
 
 
@@ -64,7 +65,7 @@ async def _round(plan: load.Plan, data: Path, held: int, rows: tuple[Row, ...]) 
     async with workloads.prepared(data) as filler:
         for _ in range(held // RUN):
             await filler.add_run(RUN, held_since_ms=filler.now_ms - DOWN_MS, full=full)
-        for _ in range(100):
+        for _ in range(QUEUED // RUN):
             await filler.add_run(RUN, full=full)
     async with real_server(data) as server:
         await _work_and_kill(server, plan)
@@ -74,7 +75,7 @@ async def _round(plan: load.Plan, data: Path, held: int, rows: tuple[Row, ...]) 
             granted = await load.lease(runners[0], wait_ms=20_000)
             first.values.append(time.perf_counter() - server.started_at)
             if not granted:
-                raise RuntimeError("1,000 jobs are queued and none was leased within 20 s")
+                raise RuntimeError("jobs are queued and none was leased within 20 s")
         watched_until = time.perf_counter() + plan.size(20, 2)
         refused = await _beat_all(server, full)
         beats.values.append(time.perf_counter() - server.started_at)

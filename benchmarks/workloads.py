@@ -21,16 +21,16 @@ from benchmarks.wire import post
 from deltaci.domain import ids
 from deltaci.domain import job as jobs
 from deltaci.domain import run as runs
-from deltaci.domain.events import SYSTEM, JobCreated, JobRef, RunKey, Trigger
+from deltaci.domain.events import SYSTEM, Cause, JobCreated, JobRef, RunKey, Trigger
 from deltaci.domain.job import Job
 from deltaci.domain.machine import Step as Decision
-from deltaci.domain.plan import Plan, PlannedJob, Reason
+from deltaci.domain.plan import Plan, PlannedJob, Reason, digest
 from deltaci.domain.plan import Step as Script
 from deltaci.domain.repo import Repo
-from deltaci.domain.run import JobSeen
+from deltaci.domain.run import JobSeen, Run
 from deltaci.domain.states import AttemptState, JobState
 from deltaci.forge.webhook import signature
-from deltaci.store.port import AddJob, Runner, SaveJob, SaveRepo, SaveRun, Token, Write
+from deltaci.store.port import AddJob, Runner, SaveJob, SavePlan, SaveRepo, SaveRun, Token, Write
 from deltaci.store.sqlite import SqliteStore
 
 SEED = 20_240_229
@@ -194,12 +194,18 @@ class Filler:
             if held_since_ms is None
             else [_held(job, self._lease(full, job), self.runner_id, at_ms) for job in created]
         )
-        writes: list[Write] = [self._run(run_id, RunKey(repo, sha, "push"), trigger, created, held, at_ms)]
+        plan = Plan(commit_sha=sha, base_sha=None, source="configuration", jobs=tuple(planned))
+        queued = self._queued_run(run_id, RunKey(repo, sha, "push"), trigger, created, plan, at_ms)
+        writes: list[Write] = [_save_run(queued), SavePlan(run_id=run_id, plan=plan, digest=digest(plan))]
         writes += [
             AddJob(job=job, planned=one, needs=(), events=(event,), cause=SYSTEM)
             for job, one, event in zip(created, planned, events, strict=True)
         ]
-        writes += [SaveJob(job=step.state, expected_revision=1, events=step.events, cause=SYSTEM) for step in held]  # type: ignore[arg-type]
+        holder = Cause("runner", self.runner_id)
+        writes += [SaveJob(job=step.state, expected_revision=1, events=step.events, cause=holder) for step in held]  # type: ignore[arg-type]
+        if held:
+            seen = {step.state.id: JobSeen(step.state.state) for step in held}
+            writes.append(_save_run(_decided(queued.state, runs.Advance(jobs=seen), at_ms=at_ms)))
         await self.store.commit(writes)
         if not held:
             full.queued += count
@@ -209,23 +215,31 @@ class Filler:
         full.held.append((job.id, lease_id))
         return lease_id
 
-    def _run(
-        self, run_id: str, key: RunKey, trigger: Trigger, created: list[Job], held: list[Decision[Job]], at_ms: int
-    ) -> SaveRun:
+    def _queued_run(
+        self, run_id: str, key: RunKey, trigger: Trigger, created: list[Job], plan: Plan, at_ms: int
+    ) -> Decision[Run]:
         first = runs.create(run_id, key, trigger, attempt=1, now_ms=at_ms, timeout_ms=DAY_MS, cancel_within_ms=30_000)
         commands: list[Any] = [
             runs.StartPlanning(),
-            runs.AdoptPlan(plan_digest="0" * 64, jobs=tuple(JobRef(id=job.id, name=job.name) for job in created)),
+            runs.AdoptPlan(plan_digest=digest(plan), jobs=tuple(JobRef(id=job.id, name=job.name) for job in created)),
         ]
-        if held:
-            commands.append(runs.Advance(jobs={step.state.id: JobSeen(step.state.state) for step in held}))
         run, events = first.state, list(first.events)
         for command in commands:
-            step = runs.step(run, command, now_ms=at_ms)
-            assert isinstance(step, Decision), step
+            step = _decided(run, command, at_ms=at_ms)
             run = step.state
             events += step.events
-        return SaveRun(run=run, expected_revision=0, events=tuple(events), cause=SYSTEM)  # type: ignore[arg-type]
+        return Decision(run, tuple(events))
+
+
+def _decided(run: Run, command: runs.RunCommand, *, at_ms: int) -> Decision[Run]:
+    step = runs.step(run, command, now_ms=at_ms)
+    assert isinstance(step, Decision), step
+    return step
+
+
+def _save_run(step: Decision[Run]) -> SaveRun:
+    expected = step.state.revision - len(step.events)
+    return SaveRun(run=step.state, expected_revision=expected, events=step.events, cause=Cause("user", "bench"))  # type: ignore[arg-type]
 
 
 def repo_id(index: int) -> str:

@@ -58,24 +58,27 @@ class Mark(msgspec.Struct, frozen=True):
     at_s: float
 
 
+INSIST_S = 45
+
+
 class Patient:
     """A client that asks until there is a definite answer, and remembers what it was told for which request."""
 
-    def __init__(self, server: Server, is_over: threading.Event) -> None:
+    def __init__(self, server: Server) -> None:
         self._server = server
         self._token = server.token
         self._client = httpx.Client(timeout=30)
-        self._is_over = is_over
         self.told: dict[str, set[bytes]] = {}
         self.asked = 0
 
     def close(self) -> None:
         self._client.close()
 
-    def ask(self, path: str, *, key: str = "", **request: Any) -> httpx.Response | None:
-        """POST until the answer is definite; None if the end came first. A 2xx is remembered under `key`."""
+    def ask(self, path: str, *, key: str = "", **request: Any) -> httpx.Response:
+        """POST until the answer is definite, also beyond the end of the storm. A 2xx is remembered under `key`."""
         headers = {"Authorization": f"Bearer {self._token}", **request.pop("headers", {})}
-        while not self._is_over.is_set():
+        give_up_at = time.monotonic() + INSIST_S
+        while time.monotonic() < give_up_at:
             self.asked += 1
             try:
                 answer = self._client.post(f"{self._server.url}/api/v1{path}", headers=headers, **request)
@@ -89,7 +92,7 @@ class Patient:
             if answer.is_success and key:
                 self.told.setdefault(key, set()).add(answer.content)
             return answer
-        return None
+        raise AssertionError(f"{path} was not answered within {INSIST_S} s")
 
 
 class User:
@@ -104,7 +107,7 @@ class User:
         self._keys = itertools.count(1)
         self._last_sha = ""
         self._repeatable: list[tuple[str, str, dict[str, Any]]] = []
-        self.client = Patient(server, is_over)
+        self.client = Patient(server)
         self.runs: list[str] = []
         self.actions: Counter[str] = Counter()
 
@@ -161,7 +164,7 @@ class User:
 
     def _insist(self, path: str, key: str, **request: Any) -> None:
         answer = self.client.ask(path, key=key, **request)
-        if answer is not None and answer.is_success:
+        if answer.is_success:
             self._repeatable.append((path, key, request))
             run_id = answer.json()["run_id"]
             if run_id not in self.runs:

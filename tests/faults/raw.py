@@ -1,13 +1,14 @@
 """Clients that speak to the server byte by byte, as one that means harm does; and a good one to see who suffers."""
 
+import asyncio
 import contextlib
 import re
 import socket
 import struct
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import httpx
@@ -98,6 +99,19 @@ def post(path: str, body: bytes = b"", *headers: str, length: int | None = None)
     size = len(body) if length is None else length
     lines = (f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {size}", *headers)
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection of this loop, whose socket is closed when the context ends: not at some later turn of the loop."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield reader, writer
+    finally:
+        # `close` alone waits for what is unsent, and for a turn that a loop at its end may never have.
+        writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 # ---- WebSocket ---------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import pytest
 
 from protocol import messages as wire
 from protocol.codec import decode_answer_frame, encode_frame
-from tests.faults.raw import besieged, frame, handshake
+from tests.faults.raw import besieged, connected, frame, handshake
 from tests.scenarios.support import Project, Server, attempts_of, step, wait_for
 
 pytestmark = pytest.mark.slow
@@ -98,8 +98,7 @@ class Flood(threading.Thread):
                 tasks.create_task(self._channel())
 
     async def _channel(self) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        try:
+        async with connected(self._port) as (reader, writer):
             writer.write(handshake(self._token))
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
             writer.write(frame(2, encode_frame(wire.Request(1, wire.Register(name="hand", slots=10)))))
@@ -107,8 +106,6 @@ class Flood(threading.Thread):
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._send(writer))
                 tasks.create_task(self._count(reader))
-        finally:
-            writer.close()
 
     async def _send(self, writer: asyncio.StreamWriter) -> None:
         for number in range(self._per_channel):
@@ -197,8 +194,7 @@ async def send_all(server: Server, project: Project, count: int) -> Burst:
     burst = Burst({}, Counter())
 
     async def sender() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        try:
+        async with connected(server.port) as (reader, writer):
             for number in numbers:
                 data, headers = project.webhook("0" * 40, f"d-{number}", after=f"{number:040x}")
                 lines = [f"{name}: {value}" for name, value in {**headers, "Content-Length": len(data)}.items()]
@@ -212,8 +208,6 @@ async def send_all(server: Server, project: Project, count: int) -> Burst:
                     burst.refusals[f"{status} {answered.get('retry-after')}"] += 1
                     assert status == 503, body
                     await asyncio.sleep(float(answered["retry-after"]))
-        finally:
-            writer.close()
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(CONNECTIONS):

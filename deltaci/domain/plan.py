@@ -12,7 +12,7 @@ import msgspec
 PLAN_VERSION: Final = 1
 
 Policy: TypeAlias = Literal["required", "allow_failure"]
-Source: TypeAlias = Literal["configuration", "discovery"]
+Source: TypeAlias = Literal["configuration", "recipe", "discovery"]
 
 JOBS_MAX: Final = 1_000
 MATRIX_MAX: Final = 256
@@ -56,7 +56,8 @@ class Reason(_Frozen, frozen=True, kw_only=True):
 class PlannedJob(_Frozen, frozen=True, kw_only=True):
     """One job of a plan. `name` is unique in the plan; `needs` names other jobs of it.
 
-    `is_skipped` jobs are kept in the plan, so that their required checks report success with the reason.
+    `is_skipped` jobs are kept in the plan, so that their required checks report success with the reason. `project` is
+    the id of the project that the job is of, if it is of one; `reports` are globs of JUnit XML files.
     """
 
     name: str
@@ -73,12 +74,28 @@ class PlannedJob(_Frozen, frozen=True, kw_only=True):
     matrix: dict[str, str] = {}
     reasons: tuple[Reason, ...] = ()
     is_skipped: bool = False
+    reports: tuple[str, ...] = ()
+    project: str | None = None
+
+
+class PlannedProject(_Frozen, frozen=True, kw_only=True):
+    """A project that the change touches: `reason` says why, and `via` through which other project, if not by itself.
+
+    `id` is `<ecosystem>:<root>`; `depends_on` are the ids of the projects that it depends on directly, touched or not.
+    """
+
+    id: str
+    manifest: str
+    reason: Reason
+    via: str | None = None
+    depends_on: tuple[str, ...] = ()
 
 
 class Plan(_Frozen, frozen=True, kw_only=True):
     """The jobs of one run in topological order (needs first), and where they come from.
 
-    `base_sha` is None when the base is unknown (first push, force push): then everything runs.
+    `base_sha` is None when the base is unknown (first push, force push): then everything runs. `projects` are those
+    that the change touches, sorted by id.
     """
 
     commit_sha: str
@@ -87,6 +104,7 @@ class Plan(_Frozen, frozen=True, kw_only=True):
     jobs: tuple[PlannedJob, ...]
     reasons: tuple[Reason, ...] = ()
     changed_files_count: int | None = None
+    projects: tuple[PlannedProject, ...] = ()
     version: int = PLAN_VERSION
 
 

@@ -1,4 +1,4 @@
-"""Which configured jobs a difference touches.
+"""Which configured jobs and which projects a difference touches.
 
 Rule 1: uncertainty expands the plan: an unknown base, an empty difference or a changed configuration runs everything.
 Rule 2: each answer names the rule that decided and, where there is one, the file.
@@ -11,9 +11,12 @@ from typing import Final, NamedTuple
 import msgspec
 
 from deltaci.domain.plan import PlannedJob, Reason
+from deltaci.domain.project import Project
 from deltaci.planner.configuration import FILE, ConfiguredJob
+from deltaci.planner.discovery.discover import SOURCES
 from deltaci.planner.errors import PlanFailed, printable
 from deltaci.planner.globs import MATCHES_MAX, Globs
+from deltaci.planner.graph import ProjectGraph, Touch
 
 _DOCUMENT_SUFFIXES: Final = frozenset({".md", ".markdown", ".rst", ".adoc", ".asciidoc"})
 _DOCUMENT_NAMES: Final = frozenset(
@@ -136,6 +139,62 @@ def _pull_in_producers(jobs: Sequence[ConfiguredJob], decisions: dict[str, Decis
                 text = f"{consumer.name} runs and needs the artifacts of this job"
                 decisions[need] = Decision(False, Reason(rule="artifacts-needed", text=text))
                 waiting.append(by_name[need])
+
+
+# ---- projects ----------------------------------------------------------------------------------------------------
+
+
+def of_projects(graph: ProjectGraph, difference: Difference) -> tuple[dict[int, Touch], Reason]:
+    """The touched projects by position, and why the others are not touched.
+
+    Uncertainty expands: a file that belongs to no project, or that sits at the root beside one, touches all.
+    """
+    whole = difference.whole()
+    if whole is not None:
+        return {index: Touch(whole) for index in range(len(graph.projects))}, whole
+    assert difference.paths is not None
+    relevant = [path for path in difference.paths if not is_documentation(path)]
+    if not relevant:
+        first = difference.paths[0]
+        more = f" and {len(difference.paths) - 1} more" if len(difference.paths) > 1 else ""
+        text = f"only documentation changed: {printable(first)}{more}"
+        return {}, Reason(rule="documentation-only", file=first, text=text)
+    touched: dict[int, Reason] = {}
+    for path in relevant:
+        for index, reason in _touched_by(path, graph):
+            touched.setdefault(index, reason)
+        if len(touched) == len(graph.projects):
+            break
+    text = f"none of {len(difference.paths)} changed files touches this project or one that it depends on"
+    return graph.spread(touched), Reason(rule="not-affected", file=difference.paths[0], text=text)
+
+
+def _touched_by(path: str, graph: ProjectGraph) -> list[tuple[int, Reason]]:
+    """The projects that a changed file belongs to or concerns; all, if it may concern the repository as a whole."""
+    shown = printable(path)
+    changed = Reason(rule="project-changed", file=path, text=f"{shown} changed and is part of this project")
+    owners, readers = graph.owners(path), graph.readers(path)
+    found = [(index, changed) for index in owners]
+    if not owners and not readers:
+        text = f"{shown} changed and belongs to no project, so to all of them"
+        shared = Reason(rule="shared-file", file=path, text=text)
+        return [(index, shared) for index in range(len(graph.projects))]
+    read = Reason(rule="shared-file", file=path, text=f"{shown} changed, which this project reads")
+    found += [(index, read) for index in readers]
+    if owners and graph.projects[owners[0]].root == "." and _concerns_all(path, [graph.projects[i] for i in owners]):
+        text = f"{shown} changed at the root, which may concern every project"
+        shared = Reason(rule="shared-file", file=path, text=text)
+        found += [(index, shared) for index in range(len(graph.projects))]
+    return found
+
+
+def _concerns_all(path: str, owners: Sequence[Project]) -> bool:
+    if "/" in path:
+        return path.startswith(".")  # .github/, .cargo/, .docker/ ...
+    suffix = PurePosixPath(path).suffix
+    return not any(
+        path == project.manifest or suffix in SOURCES.get(project.ecosystem, frozenset()) for project in owners
+    )
 
 
 def is_documentation(path: str) -> bool:

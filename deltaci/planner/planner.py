@@ -15,10 +15,12 @@ import msgspec
 
 from deltaci.domain.plan import JOBS_MAX, Plan, PlannedJob, Reason
 from deltaci.planner.configuration import FILE, is_present, load
-from deltaci.planner.discovery.discover import discover, of_discovered, wanted
+from deltaci.planner.construction import jobs_of, projects_of
+from deltaci.planner.discovery.discover import discover, structure, wanted
 from deltaci.planner.discovery.project import MANIFEST_BYTES_MAX
 from deltaci.planner.errors import ConfigurationInvalid, PlanFailed, Problem, printable
-from deltaci.planner.impact import Difference, of_configured
+from deltaci.planner.graph import ProjectGraph
+from deltaci.planner.impact import Difference, of_configured, of_projects
 from deltaci.planner.repository import Change, Files, RepositoryView, changed_paths
 from deltaci.planner.yaml_nodes import BYTES_MAX
 
@@ -88,7 +90,7 @@ class Planner:
                     data, files, difference, view.commit_sha, base_sha, notes, jobs_max=self._jobs_max
                 )
             )
-        paths = await in_thread(lambda: wanted(files))
+        paths = await in_thread(lambda: wanted(structure(files)))
         contents = await view.read_many(paths, bytes_max=MANIFEST_BYTES_MAX)
         return await in_thread(
             lambda: from_discovery(
@@ -144,22 +146,25 @@ def from_discovery(
     jobs_max: int = JOBS_MAX,
 ) -> Plan:
     """The plan of a repository without configuration: a pure function. Raises PlanFailed."""
-    discovery = discover(files, contents, jobs_max=jobs_max)
-    jobs = of_discovered(discovery, difference)
-    if jobs:
+    discovery = discover(structure(files), contents)
+    graph = ProjectGraph(discovery.projects)
+    touched, skip = of_projects(graph, difference)
+    jobs, told = jobs_of(graph, touched, skip, files, jobs_max=jobs_max)
+    if any(project.jobs for project in discovery.projects):
         roots = sorted({project.root for project in discovery.projects})
         shown = ", ".join(printable(root) for root in roots[:5]) + (", ..." if len(roots) > 5 else "")
         why = Reason(rule="discovery", text=f"there is no {FILE}; found {len(discovery.projects)} projects in {shown}")
     else:
-        text = f"there is no {FILE}, and no Python, Node, Go or Rust project with anything to run: nothing runs"
+        text = f"there is no {FILE}, and no project with anything to run was found: nothing runs"
         why = Reason(rule="nothing-to-run", text=text)
     return Plan(
         commit_sha=commit_sha,
         base_sha=base_sha if difference.paths is not None else None,
         source="discovery",
         jobs=in_order(jobs),
-        reasons=(why, *notes, *discovery.reasons, *_base(difference)),
+        reasons=(why, *notes, *discovery.reasons, *told, *_base(difference)),
         changed_files_count=None if difference.paths is None else len(difference.paths),
+        projects=projects_of(graph, touched),
     )
 
 

@@ -5,7 +5,7 @@ Rule: everything here sorts; two views with the same files give the same plan, h
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal, Protocol, TypeAlias
 
 from deltaci.planner.globs import MATCHES_MAX, GlobInvalid, Globs
@@ -59,6 +59,15 @@ class Files:
         self.paths: Final = tuple(self._by_path)
         self._hashes: dict[tuple[str, ...], str] = {}
         self._matches = 0
+
+    def only(self, is_wanted: Callable[[str], bool]) -> "Files":
+        """Those whose path `is_wanted`."""
+        return Files(entry for path, entry in self._by_path.items() if is_wanted(path))
+
+    def sha(self, path: str) -> str:
+        """The object id of what is at `path`; empty if nothing is."""
+        entry = self._by_path.get(path)
+        return "" if entry is None else entry.sha
 
     def kind(self, path: str) -> Kind | None:
         """What is at `path`, or None if nothing, or a directory, is."""

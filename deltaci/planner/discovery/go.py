@@ -4,9 +4,12 @@ import re
 from typing import Final
 
 from deltaci.domain.plan import Step
-from deltaci.planner.discovery.project import Project, Tree, inside, job, parent
+from deltaci.domain.project import Project, ProjectJob
+from deltaci.planner.discovery.project import Tree, inside, join, parent
 
+SOURCES: Final = frozenset({".go", ".mod", ".sum"})
 MANIFESTS: Final = ("go.mod",)
+STRUCTURE: Final = ("go.mod", "go.sum")
 _MODULE: Final = re.compile(r"^module\s+(\S+)", re.MULTILINE)
 _REPLACED_BY_PATH: Final = re.compile(r"=>[ \t]+(\.{1,2}(?:/\S*)?)")
 
@@ -17,12 +20,10 @@ def wanted(_tree: Tree, manifests: list[str]) -> list[str]:
 
 
 def find(tree: Tree, manifests: list[str]) -> list[Project]:
-    """The Go modules that have any code."""
+    """The Go modules."""
     projects = []
     for manifest in manifests:
         root = parent(manifest)
-        if not any(path.endswith(".go") for path in tree.files.below(root)):
-            continue
         text = tree.text(manifest)
         module = _MODULE.search(text)
         steps = [
@@ -36,9 +37,10 @@ def find(tree: Tree, manifests: list[str]) -> list[Project]:
                 ecosystem="go",
                 root=root,
                 manifest=manifest,
-                jobs=(job(("go", root), "test", steps),),
+                jobs=(ProjectJob(check="test", steps=tuple(steps), env={"CI": "true"}),),
                 name=module[1] if module else None,
                 depends_on_roots=frozenset(path for path in replaced if path is not None and path != root),
+                lock=join(root, "go.sum") if tree.has(root, "go.sum") else None,
             )
         )
     return projects

@@ -7,15 +7,18 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from deltaci.domain.plan import Cache, PlannedJob, Step
-from deltaci.planner.discovery.project import Project, Tree, inside, job, join, parent, table, texts
+from deltaci.domain.plan import Step
+from deltaci.domain.project import CacheRule, Project, ProjectJob
+from deltaci.planner.discovery.project import Tree, inside, join, parent, table, texts
 from deltaci.planner.globs import GlobInvalid, Globs
 from deltaci.planner.yaml_nodes import Fields, Items, Scalar, parse
 
+SOURCES: Final = frozenset({".js", ".cjs", ".mjs", ".jsx", ".ts", ".tsx", ".css", ".html"})
 MANIFESTS: Final = ("package.json",)
 LINT_SCRIPTS: Final = ("lint", "typecheck", "type-check", "check-types")
 TEST_SCRIPTS: Final = ("build", "test")
 _LOCKS: Final = ("pnpm-lock.yaml", "yarn.lock", "package-lock.json", "npm-shrinkwrap.json")
+STRUCTURE: Final = (*MANIFESTS, *_LOCKS, "pnpm-workspace.yaml", ".yarnrc.yml")
 _PACKAGE_MANAGER: Final = re.compile(r"(npm|pnpm|yarn)@(\d{1,4}\.\d{1,4}\.\d{1,4})(?:\+.*)?", re.ASCII)
 _DEPENDENCIES: Final = ("dependencies", "devDependencies", "peerDependencies", "optionalDependencies")
 _LOCAL: Final = re.compile(r"(?:file|link|portal):(.+)")
@@ -79,7 +82,7 @@ def _project(
     for member in (other for other, at in home.items() if at == root):
         scripts = {name: body for name, body in scripts.items() if name not in _scripts(packages[member])}
     named: set[str] = set()
-    roots: set[str | None] = {workspace} if workspace != root else set()
+    roots: set[str | None] = set()
     for kind in _DEPENDENCIES:
         for name, version in table(package, kind).items():
             named.add(name)
@@ -87,6 +90,7 @@ def _project(
             if local is not None:
                 roots.add(inside(root, local[1]))
     own_name = package.get("name")
+    shared = () if workspace == root else ("package.json", "pnpm-workspace.yaml", ".npmrc", ".yarnrc.yml")
     return Project(
         ecosystem="node",
         root=root,
@@ -95,28 +99,29 @@ def _project(
         name=own_name if isinstance(own_name, str) else None,
         depends_on_names=frozenset(named),
         depends_on_roots=frozenset(path for path in roots if path is not None and path != root),
+        reads=frozenset(join(workspace, name) for name in shared),
+        lock=tree.first(workspace, _LOCKS),
     )
 
 
 def _jobs(
     tree: Tree, root: str, workspace: str, packages: Mapping[str, dict[str, Any]], scripts: Mapping[str, str]
-) -> tuple[PlannedJob, ...]:
+) -> tuple[ProjectJob, ...]:
     tool, install = _installer(tree, workspace, packages[workspace])
     jobs = []
     for check, names in (("lint", LINT_SCRIPTS), ("test", TEST_SCRIPTS)):
         steps = [Step(name=name, run=f"{tool} run {name}", workdir=root) for name in names if name in scripts]
         if steps:
             setup = Step(name="Install", run=install, workdir=workspace)
-            key = tree.files.hash_of_files(join(workspace, lock) for lock in (*_LOCKS, "package.json"))
-            cache = Cache(key=f"npm-{key}", paths=(join(workspace, ".cache/npm"),))
-            is_npm = tool == "npm"
+            inputs = tuple(join(workspace, name) for name in (*_LOCKS, "package.json"))
+            cache = CacheRule(name="npm", paths=(join(workspace, ".cache/npm"),), inputs=inputs)
+            is_npm = tool == "npm" and workspace == root
             jobs.append(
-                job(
-                    ("node", root),
-                    "lint" if check == "lint" else "test",
-                    [setup, *steps],
-                    env={"npm_config_cache": ".cache/npm"} if is_npm and workspace == root else None,
-                    caches=[cache] if is_npm and workspace == root else (),
+                ProjectJob(
+                    check=check,
+                    steps=(setup, *steps),
+                    env={"CI": "true", **({"npm_config_cache": ".cache/npm"} if is_npm else {})},
+                    caches=(cache,) if is_npm else (),
                 )
             )
     return tuple(jobs)

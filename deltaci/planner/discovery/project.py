@@ -1,4 +1,4 @@
-"""A project that was found, and the tree with the few files that finding it needs.
+"""What the modules of the ecosystems share: the tree of names, with the few files whose contents they read.
 
 Rule: discovery looks at names first, then reads manifests, and never runs or imports anything.
 """
@@ -6,17 +6,12 @@ Rule: discovery looks at names first, then reads manifests, and never runs or im
 import json
 import posixpath
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
-import msgspec
-
-from deltaci.domain.plan import Cache, PlannedJob, Step
 from deltaci.planner.errors import PlanFailed, Problem, printable
 from deltaci.planner.repository import Files
-
-Ecosystem: TypeAlias = Literal["go", "node", "python", "rust"]
 
 MANIFEST_BYTES_MAX: Final = 1024 * 1024
 # Projects below these are somebody else's, generated, or there to be tested with.
@@ -31,24 +26,12 @@ LEFT_OUT_DIRECTORIES: Final = frozenset(
 _TEMPLATE_MARKS: Final = ("{{", "{%", "<%", "__name__", "${")
 
 
-class Project(msgspec.Struct, frozen=True, kw_only=True):
-    """One project: where it is, what it calls itself, what it says it depends on, and the jobs it would run.
-
-    `root` is a directory relative to the repository, `.` for the root. `depends_on_names` are package names (which
-    count only if another project here has that name), `depends_on_roots` directories.
-    """
-
-    ecosystem: Ecosystem
-    root: str
-    manifest: str
-    jobs: tuple[PlannedJob, ...] = ()
-    name: str | None = None
-    depends_on_names: frozenset[str] = frozenset()
-    depends_on_roots: frozenset[str] = frozenset()
-
-
 class Tree:
-    """The files of the commit with the contents that discovery asked for."""
+    """The names that discovery may look at, with the contents that it asked for.
+
+    Only files whose names an ecosystem lists in `STRUCTURE` are here, so that as long as none of them comes, goes or
+    changes, discovery would find the same again.
+    """
 
     def __init__(self, files: Files, contents: Mapping[str, bytes]) -> None:
         self.files: Final = files
@@ -131,19 +114,3 @@ def table(value: Any, *keys: str) -> dict[str, Any]:
 def texts(value: Any) -> list[str]:
     """The strings of a list; empty if it is none."""
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
-
-
-def job(
-    project: tuple[Ecosystem, str],
-    check: Literal["lint", "test"],
-    steps: Sequence[Step],
-    *,
-    env: Mapping[str, str] | None = None,
-    caches: Sequence[Cache] = (),
-) -> PlannedJob:
-    """A discovered job, named `python-test` at the root and `python-test (services/api)` below it."""
-    ecosystem, root = project
-    where = "" if root == "." else f" ({printable(root)})"
-    return PlannedJob(
-        name=f"{ecosystem}-{check}{where}", steps=tuple(steps), env={"CI": "true", **(env or {})}, caches=tuple(caches)
-    )

@@ -5,11 +5,13 @@ Tests run with pytest; with unittest only if the tests are written for it and no
 
 import re
 import shlex
-from typing import Any, Final
+from typing import Final
 
-from deltaci.domain.plan import Cache, PlannedJob, Step
-from deltaci.planner.discovery.project import Project, Tree, inside, is_left_out, job, join, parent, table, texts
+from deltaci.domain.plan import Step
+from deltaci.domain.project import CacheRule, Project, ProjectJob
+from deltaci.planner.discovery.project import Tree, inside, is_left_out, join, parent, table, texts
 
+SOURCES: Final = frozenset({".py", ".pyi"})
 MANIFESTS: Final = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
 REQUIREMENTS: Final = (
     *("requirements.txt", "requirements-dev.txt", "requirements_dev.txt", "dev-requirements.txt"),
@@ -17,6 +19,10 @@ REQUIREMENTS: Final = (
     *("requirements/dev.txt", "requirements/test.txt", "requirements/tests.txt"),
 )
 SETTINGS: Final = ("pytest.ini", "tox.ini", "mypy.ini", ".mypy.ini")
+STRUCTURE: Final = (
+    *(*MANIFESTS, *SETTINGS, *(name.rsplit("/", 1)[-1] for name in REQUIREMENTS), "uv.lock", "poetry.lock"),
+    *("ruff.toml", ".ruff.toml", "test_*.py", "*_test.py", "conftest.py", "__init__.py"),
+)
 TEST_FILES_READ_MAX: Final = 20
 _DEVELOPMENT: Final = ("dev", "test", "tests", "testing")
 _TEST_FILE: Final = re.compile(r"(?:^|/)(?:test_[^/]*|[^/]*_test)\.py$")
@@ -112,7 +118,7 @@ class _Builder:
             depends_on_roots=frozenset(self._dependency_roots()),
         )
 
-    def jobs(self) -> tuple[PlannedJob, ...]:
+    def jobs(self) -> tuple[ProjectJob, ...]:
         """Lint if a linter is configured; tests, or at least that it installs and compiles."""
         ruff = self.tree.first(self.root, ("ruff.toml", ".ruff.toml")) is not None or bool(
             table(self.pyproject, "tool", "ruff")
@@ -148,14 +154,14 @@ class _Builder:
         jobs.append(self.job("test", steps))
         return tuple(jobs)
 
-    def job(self, check: Any, steps: list[Step]) -> PlannedJob:
+    def job(self, check: str, steps: list[Step]) -> ProjectJob:
         """A job with the download cache of the installer, kept inside the checkout."""
-        inputs = [*MANIFESTS, *REQUIREMENTS, "uv.lock", "poetry.lock"]
-        key = self.tree.files.hash_of_files(path for name in inputs for path in {join(self.root, name), name})
+        names = [*MANIFESTS, *REQUIREMENTS, "uv.lock", "poetry.lock"]
+        inputs = tuple(sorted({path for name in names for path in (join(self.root, name), name)}))
         tool, variable = ("uv", "UV_CACHE_DIR") if self.uses_uv else ("pip", "PIP_CACHE_DIR")
-        cache = Cache(key=f"{tool}-{key}", paths=(join(self.root, f".cache/{tool}"),))
-        env = {variable: f".cache/{tool}", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-        return job(("python", self.root), check, steps, env=env, caches=[cache])
+        cache = CacheRule(name=tool, paths=(join(self.root, f".cache/{tool}"),), inputs=inputs)
+        env = {"CI": "true", variable: f".cache/{tool}", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        return ProjectJob(check=check, steps=tuple(steps), env=env, caches=(cache,))
 
     def step(self, name: str, run: str) -> Step:
         """A step in the directory of the project."""

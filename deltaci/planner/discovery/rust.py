@@ -2,11 +2,14 @@
 
 from typing import Any, Final
 
-from deltaci.domain.plan import Cache, Step
-from deltaci.planner.discovery.project import Project, Tree, inside, job, join, parent, table, texts
+from deltaci.domain.plan import Step
+from deltaci.domain.project import CacheRule, Project, ProjectJob
+from deltaci.planner.discovery.project import Tree, inside, join, parent, table, texts
 from deltaci.planner.globs import GlobInvalid, Globs
 
+SOURCES: Final = frozenset({".rs"})
 MANIFESTS: Final = ("Cargo.toml",)
+STRUCTURE: Final = ("Cargo.toml", "Cargo.lock", "rustfmt.toml", ".rustfmt.toml")
 _DEPENDENCIES: Final = ("dependencies", "dev-dependencies", "build-dependencies")
 
 
@@ -45,9 +48,8 @@ def _project(tree: Tree, root: str, content: dict[str, Any]) -> Project:
         steps.append(Step(name="Check the format", run="cargo fmt --all --check", workdir=root))
     steps.append(Step(name="Build", run=f"cargo build --all-targets{scope}{locked}", workdir=root))
     steps.append(Step(name="Test", run=f"cargo test{scope}{locked}", workdir=root))
-    key = tree.files.hash_of_files(
-        [join(root, "Cargo.lock"), join(root, "Cargo.toml"), join(root, "rust-toolchain.toml")]
-    )
+    inputs = tuple(join(root, name) for name in ("Cargo.lock", "Cargo.toml", "rust-toolchain.toml"))
+    cache = CacheRule(name="cargo", paths=(join(root, "target"),), inputs=inputs)
     targets = [
         value["path"]
         for kind in _DEPENDENCIES
@@ -59,6 +61,7 @@ def _project(tree: Tree, root: str, content: dict[str, Any]) -> Project:
         ecosystem="rust",
         root=root,
         manifest=join(root, "Cargo.toml"),
-        jobs=(job(("rust", root), "test", steps, caches=[Cache(key=f"cargo-{key}", paths=(join(root, "target"),))]),),
+        jobs=(ProjectJob(check="test", steps=tuple(steps), env={"CI": "true"}, caches=(cache,)),),
         depends_on_roots=frozenset(path for path in roots if path is not None and path != root),
+        lock=join(root, "Cargo.lock") if tree.has(root, "Cargo.lock") else None,
     )

@@ -91,6 +91,10 @@ def print_run(console: Console, view: dict[str, Any]) -> None:
         console.print(f"\nplan from {plan['source']}, digest {text(run['plan_digest'] or '')[:12]}")
         for reason in plan["reasons"]:
             console.print(f"  {_reason(reason)}")
+        if plan.get("advice"):
+            console.print("  an advisor says, deciding nothing:")
+            for line in plan["advice"].splitlines():
+                console.print(f"    {text(line)}")
     reasons = {job["name"]: job["reasons"] for job in plan["jobs"]} if plan else {}
     tree = Tree("jobs")
     for job in view["jobs"]:

@@ -148,6 +148,7 @@ def plan_view(plan: Plan | None) -> dict[str, Any] | None:
         "base_sha": plan.base_sha,
         "changed_files_count": plan.changed_files_count,
         "reasons": plan.reasons,
+        "advice": plan.advice,
         "jobs": [
             {
                 "name": job.name,

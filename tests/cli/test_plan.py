@@ -1,6 +1,8 @@
 """`deltaci plan` and `deltaci exec` on a repository of this machine: no server of anybody's is asked."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -9,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from deltaci.cli import main
 from deltaci.domain.plan import Plan, digest
-from tests.scenarios.support import git
+from tests.scenarios.support import GIT, git
 
 pytestmark = pytest.mark.slow
 
@@ -119,6 +121,20 @@ def test_equal_inputs_give_equal_bytes_wherever_the_repository_is(checkout: Path
 
     assert here == there
     assert len(json.loads(here)["jobs"]) == 3
+
+
+def test_the_order_of_sets_in_the_interpreter_decides_nothing(checkout: Path) -> None:
+    """It differs from process to process, and from machine to machine."""
+    commit(checkout, {"core/a.py": "", "web/a.js": ""})
+    command = [sys.executable, "-m", "deltaci", "plan", "--json", "--repo", str(checkout)]
+
+    first, second = (
+        subprocess.run(command, env={**GIT, "PYTHONHASHSEED": seed}, check=True, capture_output=True).stdout
+        for seed in ("1", "2")
+    )
+
+    assert first == second
+    assert len(json.loads(first)["jobs"]) == 3
 
 
 @pytest.mark.parametrize(

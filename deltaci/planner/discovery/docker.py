@@ -1,7 +1,8 @@
 """Images: whether each Dockerfile builds, for what it packs.
 
 Rule 1: an image among the files of other projects owns none of them: it only reads what it copies.
-Rule 2: nothing is built that cannot be: templates, images of Windows, and those whose base is named by the caller.
+Rule 2: nothing is built that cannot be in a fresh checkout: templates, images of Windows, those whose base is named by
+the caller, and those that pack what has to be built first.
 Rule 3: which directory is the context is judged by the names of what is copied; in doubt it is the Dockerfile's own.
 """
 
@@ -43,6 +44,9 @@ _PREDEFINED: Final = frozenset(
     f"{where}{what}" for where in ("BUILD", "TARGET") for what in ("PLATFORM", "OS", "ARCH", "VARIANT")
 )
 _WINDOWS: Final = re.compile(r"windows/|nanoserver|servercore", re.IGNORECASE)
+_BUILT_FIRST: Final = re.compile(
+    r"(?:target|dist|\.build|_output|\.next|publish|build/(?:libs|distributions|install)|bin/(?:Debug|Release))(?:/|$)"
+)
 _WILDCARD: Final = re.compile(r"[*?\[]")
 
 
@@ -103,12 +107,14 @@ def _is_dockerfile(path: str) -> bool:
 def _read(text: str) -> _Dockerfile:
     if any(mark in text for mark in _TEMPLATE_MARKS):
         return _Dockerfile(why_not="it looks like a template")
-    defaults: set[str] = set(_PREDEFINED)
+    defaults: dict[str, str] = dict.fromkeys(_PREDEFINED, "")
+    values: dict[str, str] = {}
     sources: dict[str, None] = {}
     has_base = False
     for instruction, arguments in _instructions(text):
-        if instruction == "ARG" and not has_base:
-            defaults.update(each.partition("=")[0] for each in arguments.split() if "=" in each)
+        if instruction == "ARG":
+            given = dict(each.partition("=")[::2] for each in arguments.split() if "=" in each)
+            (values if has_base else defaults).update(given)
         elif instruction == "FROM":
             has_base = True
             image = next((word for word in arguments.split() if not word.startswith("--")), "")
@@ -118,13 +124,23 @@ def _read(text: str) -> _Dockerfile:
             if _WINDOWS.search(image) is not None:
                 return _Dockerfile(why_not="it needs Windows")
         elif instruction in ("COPY", "ADD"):
-            sources.update(dict.fromkeys(_copied(arguments)))
+            sources.update(dict.fromkeys(_valued(source, values) for source in _copied(arguments)))
         elif instruction == "RUN":
             sources.update(dict.fromkeys(_mounted(arguments)))
     if not has_base:
         return _Dockerfile(why_not="it has no FROM")
+    if any(_BUILT_FIRST.match(source.removeprefix("./").lstrip("/")) is not None for source in sources):
+        return _Dockerfile(why_not="it copies what has to be built first")
     # Each source is looked for in each directory above: beyond this many, all is taken to be copied.
     return _Dockerfile(sources=tuple(sources) if len(sources) <= SOURCES_MAX else (".",))
+
+
+def _valued(source: str, values: dict[str, str]) -> str:
+    """A source that is one variable as a whole, with the default that the Dockerfile gives it."""
+    variable = _VARIABLE.match(source)
+    if variable is None or variable[2] or source not in (f"${{{variable[1]}}}", f"${variable[3]}"):
+        return source
+    return values.get(variable[1] or variable[3], source).strip("\"'")
 
 
 def _instructions(text: str) -> Iterator[tuple[str, str]]:

@@ -28,9 +28,12 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _PHONY_VARIABLE: Final = re.compile(r"\.?PHONY[ \t]*+[:+?]?=(.*)")
 _DEFAULT_GOAL: Final = re.compile(r"\.DEFAULT_GOAL[ \t]*+[:?]?=[ \t]*+([\w.-]++)[ \t]*+$")
 _DELEGATED: Final = re.compile(
-    r"[@+-]*(?:cd[ \t]+([\w./-]+)[ \t]*(?:&&|;)[ \t]*\$[({]MAKE[)}][ \t]+\$@"
-    r"|\$[({]MAKE[)}][ \t]+-C[ \t]*([\w./-]+)[ \t]+\$@)"
+    r"[@+-]*+(?:(?:cd[ \t]++|\$[({]MAKE[)}][ \t]++-C[ \t]*+)([\w./-]++)"
+    r"(?:[ \t]*+(?:&&|;)[ \t]*+\$[({]MAKE[)}])?[ \t]++\$@"
+    r"|for[ \t]++\w++[ \t]++in[ \t]++(?:\$[({](\w++)[)}]|([\w./ -]++));[ \t]*+do[ \t]++\$[({]MAKE[)}][ \t]++-C[ \t]*+"
+    r"\$\$\w++[ \t]++\$@.*)"
 )
+_ASSIGNMENT: Final = re.compile(r"(\w++)[ \t]*+[:?]?=([^$]*)")
 _MAKES_A_FILE: Final = re.compile(r"mkdir|\$[({]?@|[ \t]-o[ \t]")
 _COMPILES: Final = re.compile(r"\$[({](?:CC|CXX|OBJS?|OBJECTS)[)}]|\b(?:gcc|g\+\+|cc|clang|clang\+\+)[ \t]|\.o(?:\s|$)")
 _DIRECTIVES: Final = frozenset(
@@ -42,6 +45,7 @@ _DIRECTIVES: Final = frozenset(
 _AUTOMAKE: Final = re.compile(r"^[ \t]*AM_INIT_AUTOMAKE\b", re.MULTILINE)
 _HELP: Final = frozenset({"help", "usage", "list", "no_targets__", "clean", "install", "run", "deploy"})
 _REACH_MAX: Final = 1_000
+_DELEGATES_MAX: Final = 20
 
 
 class _Rule(msgspec.Struct):
@@ -52,15 +56,16 @@ class _Rule(msgspec.Struct):
 
 
 class _Makefile(msgspec.Struct):
-    """Targets in the order written; names declared phony; the default goal, if it is written out."""
+    """Targets in the order written; variables that are plain words; names declared phony; the goal if written out."""
 
     rules: dict[str, _Rule]
+    variables: dict[str, str]
     phony: set[str]
     goal: str | None
 
 
 def wanted(_tree: Tree, manifests: list[str]) -> list[str]:
-    """The files to read before `find` can tell: also those that a root delegates to."""
+    """The files to read before `find` can tell."""
     beside = [
         join(parent(path), name)
         for path in manifests
@@ -127,13 +132,7 @@ def _make(tree: Tree, root: str) -> Runner | None:
         return None
     text = tree.text(manifest)
     makefile = _parse(text)
-    rules = dict(makefile.rules)
-    delegate = _delegate(makefile)
-    if delegate is not None:
-        path = tree.first(join(root, delegate), MAKEFILES)
-        inner = _parse(tree.text(path) if path is not None else "")
-        rules = {**inner.rules, **rules}
-        makefile.phony |= inner.phony
+    rules = {**_delegated(makefile, tree, root), **makefile.rules}
     names = [name for name in rules if _is_deed(name, rules[name], makefile, tree, root)]
     test = next((name for name in ("test", "check") if name in names), None)
     build = _build(makefile, rules, names, test)
@@ -185,11 +184,26 @@ def _is_deed(name: str, rule: _Rule, makefile: _Makefile, tree: Tree, root: str)
     return not tree.files.is_directory(join(root, name)) or name not in makefile.rules
 
 
-def _delegate(makefile: _Makefile) -> str | None:
-    """The directory whose Makefile gets every target that is not written out here."""
+def _delegates(makefile: _Makefile) -> list[str]:
+    """The directories whose Makefiles get every target that is not written out here."""
     rule = makefile.rules.get(".DEFAULT")
-    matches = (_DELEGATED.fullmatch(line.strip()) for line in (rule.recipe if rule is not None else []))
-    return next((match[1] or match[2] for match in matches if match is not None), None)
+    for line in rule.recipe if rule is not None else []:
+        match = _DELEGATED.fullmatch(line)
+        if match is not None:
+            named = makefile.variables.get(match[2] or "", match[3] or match[1] or "")
+            return named.split()
+    return []
+
+
+def _delegated(makefile: _Makefile, tree: Tree, root: str) -> dict[str, _Rule]:
+    """The rules that all of those Makefiles have, with what is phony there."""
+    rules: list[dict[str, _Rule]] = []
+    for directory in _delegates(makefile)[:_DELEGATES_MAX]:
+        path = tree.first(join(root, directory), MAKEFILES)
+        inner = _parse(tree.text(path) if path is not None else "")
+        rules.append(inner.rules)
+        makefile.phony |= inner.phony
+    return {name: rule for name, rule in rules[0].items() if all(name in other for other in rules)} if rules else {}
 
 
 def _reached(rules: dict[str, _Rule], targets: list[str]) -> list[str]:
@@ -211,7 +225,7 @@ def _reach(rules: dict[str, _Rule], targets: list[str]) -> list[str]:
 
 
 def _parse(text: str) -> _Makefile:
-    makefile = _Makefile(rules={}, phony=set(), goal=None)
+    makefile = _Makefile(rules={}, variables={}, phony=set(), goal=None)
     current: list[_Rule] = []
     is_defining = False
     for line in _logical_lines(text):
@@ -239,6 +253,9 @@ def _line(line: str, makefile: _Makefile, current: list[_Rule]) -> list[_Rule]:
     colon, equals = line.find(":"), line.find("=")
     after = line[colon + 1 :].lstrip(":")
     if colon < 0 or 0 <= equals < colon or after.startswith("="):
+        assignment = _ASSIGNMENT.fullmatch(line.partition("#")[0].strip())
+        if assignment is not None:
+            makefile.variables.setdefault(assignment[1], assignment[2])
         return current if colon < 0 and equals < 0 else []
     needs, _, recipe = after.partition("#")[0].partition(";")
     names = line[:colon].split()

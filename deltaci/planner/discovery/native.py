@@ -15,7 +15,7 @@ SOURCES: Final = frozenset(
 READS_MAX: Final = 100
 # Nested below another project, a directory named like this has what its tests try out, not a project of its own.
 TRIAL: Final = re.compile(
-    r"(?:^|[-_. ])(?:tests?|testing|examples?|samples?|demos?|bench(?:marks?)?|fixtures?|fuzz(?:ing)?|install[-_]check)"
+    r"(?:^|[-_. ])(?:tests?|testing|examples?|samples?|demos?|bench(?:marks?)?|fixtures?|fuzz(?:ing)?|docs?)"
     r"(?:$|[-_. ])",
     re.IGNORECASE,
 )
@@ -41,4 +41,4 @@ def upward(words: Iterable[str], directory: str) -> set[str]:
 def outside(paths: Iterable[str], root: str) -> frozenset[str]:
     """Those that are not in the project at `root`; too many of them count as the whole repository."""
     kept = frozenset(path for path in paths if not is_within(path, root))
-    return kept if len(kept) <= READS_MAX else frozenset({"."})
+    return kept if len(kept) <= READS_MAX and "." not in kept else frozenset({"."})

@@ -46,6 +46,9 @@ _AUTOMAKE: Final = re.compile(r"^[ \t]*AM_INIT_AUTOMAKE\b", re.MULTILINE)
 _HELP: Final = frozenset({"help", "usage", "list", "no_targets__", "clean", "install", "run", "deploy"})
 _REACH_MAX: Final = 1_000
 _DELEGATES_MAX: Final = 20
+# Targets of one rule: each of them gets all that the rule needs, and every line of its recipe.
+_NAMES_MAX: Final = 30
+_NEEDS_MAX: Final = 1_000
 
 
 class _Rule(msgspec.Struct):
@@ -264,12 +267,12 @@ def _line(line: str, makefile: _Makefile, current: list[_Rule]) -> list[_Rule]:
         return []
     is_variable = "=" in needs
     rules = []
-    for name in names:
+    for name in names[:_NAMES_MAX]:
         if name != ".DEFAULT" and _NAME.fullmatch(name) is None:
             continue
         rule = makefile.rules.setdefault(name, _Rule([], []))
         if not is_variable:
-            rule.needs += needs.replace("|", " ").split()
+            rule.needs += needs.replace("|", " ").split(None, _NEEDS_MAX)[:_NEEDS_MAX]
             rule.recipe += [recipe.strip()] if recipe.strip() else []
         rules.append(rule)
     return rules

@@ -158,6 +158,14 @@ async def test_an_image_at_the_root_takes_no_file_from_the_projects() -> None:
     assert await running(files, "web/test/a.js") == {"node-test (web)", "docker-build"}
 
 
+async def test_images_alone_do_not_share_out_what_none_of_them_copies() -> None:
+    """Without any other project, a file that the image at the root does not read may be of the others."""
+    files = {"Dockerfile": "FROM a\nCOPY x /x\n", "images/b/Dockerfile": "FROM b\n"}
+
+    assert await running(files, "common/setup.sh") == {"docker-build", "docker-build (images/b)"}
+    assert await running(files, "images/b/setup.sh") == {"docker-build (images/b)"}
+
+
 def test_projects_that_are_ignored_are_not_packed() -> None:
     """A pattern of .dockerignore begins at the context, not at any depth."""
     files = {"x/Dockerfile": PLAIN, "x/.dockerignore": "# c\nb\n!b/keep\n", "x/a/go.mod": "module a\n"}

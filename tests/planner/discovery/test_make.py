@@ -127,6 +127,16 @@ async def test_a_program_of_its_own_above_another_project_is_a_project() -> None
     assert await running(files, "website/a.js") == {"node-test (website)"}
 
 
+async def test_a_makefile_whose_tests_name_another_project_is_a_wrapper_even_if_it_compiles() -> None:
+    """It would run that project again on each change of a file of its own."""
+    files = {
+        "Makefile": "test: tool\n\t$(MAKE) -C ./svc/a test\ntool:\n\tgcc -o tool tool.c\n",
+        "svc/a/go.mod": "module a\n",
+    }
+
+    assert await running(files, "tool.c") == {"go-test (svc/a)"}
+
+
 async def test_what_others_may_be_generated_from_is_no_project_of_its_own() -> None:
     """A directory of definitions with a Makefile but no tests concerns those who use it, all of them."""
     files = {"proto/Makefile": "all:\n\tprotoc a.proto\nlint:\n\tbuf lint\n", "a/go.mod": "module a\n"}

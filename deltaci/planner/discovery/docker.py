@@ -47,6 +47,7 @@ _WINDOWS: Final = re.compile(r"windows/|nanoserver|servercore", re.IGNORECASE)
 _BUILT_FIRST: Final = re.compile(
     r"(?:target|dist|\.build|_output|\.next|publish|build/(?:libs|distributions|install)|bin/(?:Debug|Release))(?:/|$)"
 )
+_TRIAL: Final = re.compile(r"(?:^|[/_.-])(?:e2e|tests?|testdir|testdata|testing|fixtures?)(?:$|[/_.-])", re.IGNORECASE)
 _WILDCARD: Final = re.compile(r"[*?\[]")
 
 
@@ -78,7 +79,8 @@ def find(tree: Tree, manifests: list[str], roots: Roots) -> Found:
     for path in manifests:
         if not _is_dockerfile(path):
             continue
-        read = _read(tree.text(path))
+        is_trial = _TRIAL.search(parent(path)) is not None
+        read = _Dockerfile(why_not="it is there to test with") if is_trial else _read(tree.text(path))
         if read.why_not is None:
             images.setdefault(parent(path), []).append(_image(tree, path, read.sources, roots))
         else:
@@ -229,30 +231,30 @@ def _context(tree: Tree, directory: str, sources: tuple[str, ...], roots: Roots)
         candidates.append(parent(candidates[-1]) if len(candidates) < LEVELS_MAX else ".")
     best, best_count = directory, 0
     for candidate in candidates:
-        count = sum(_is_there(tree, candidate, directory, source, roots) for source in sources)
+        count = sum(_evidence(tree, candidate, directory, source, roots) for source in sources)
         if count > best_count:
             best, best_count = candidate, count
     return best
 
 
-def _is_there(tree: Tree, candidate: str, directory: str, source: str, roots: Roots) -> bool:
-    """Whether a source is known to be in a context. Most files are not: only those that discovery looks at."""
+def _evidence(tree: Tree, candidate: str, directory: str, source: str, roots: Roots) -> int:
+    """2 if a source is known to be in a context, 1 if its name says so. Most files are not known, but manifests are."""
     plain = source.lstrip("/").removeprefix("./").rstrip("/")
     if plain in ("", "."):
-        return candidate in roots
+        return 2 if candidate in roots else 0
     if "$" in plain:
-        return False
+        return 0
+    named = 0
     if directory != candidate:
         # A Dockerfile whose sources are named with the way to it is built from where that way begins.
         way = directory if candidate == "." else directory.removeprefix(candidate + "/")
-        if is_within(plain, way):
-            return True
+        named = min(2, way.count("/") + 1) if is_within(plain, way) else 0
     wildcard = _first_wildcard(plain)
     if wildcard >= 0:
         prefix = join(candidate, plain[:wildcard]) if plain[:wildcard].rpartition("/")[2] else ""
-        return bool(prefix) and _has_prefix(tree.files.paths, prefix)
+        return 2 if prefix and _has_prefix(tree.files.paths, prefix) else named
     path = join(candidate, plain)
-    return tree.files.is_file(path) or _has_prefix(tree.files.paths, f"{path}/")
+    return 2 if tree.files.is_file(path) or _has_prefix(tree.files.paths, f"{path}/") else named
 
 
 def _has_prefix(paths: tuple[str, ...], prefix: str) -> bool:

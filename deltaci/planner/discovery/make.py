@@ -35,6 +35,9 @@ _DELEGATED: Final = re.compile(
 )
 _ASSIGNMENT: Final = re.compile(r"(\w++)[ \t]*+[:?]?=([^$]*)")
 _MAKES_A_FILE: Final = re.compile(r"mkdir|\$[({]?@|[ \t]-o[ \t]")
+_HANDS_ON: Final = re.compile(r"\$[({]MAKE[)}]")
+# What has a kernel's way of being configured needs that before anything can be built.
+_CONFIGURED: Final = re.compile(r"^(?:[\w.-]++[ \t]++)*+(?:%config|defconfig)[ \t]*+:", re.MULTILINE)
 _COMPILES: Final = re.compile(r"\$[({](?:CC|CXX|OBJS?|OBJECTS)[)}]|\b(?:gcc|g\+\+|cc|clang|clang\+\+)[ \t]|\.o(?:\s|$)")
 _DIRECTIVES: Final = frozenset(
     {
@@ -143,6 +146,8 @@ def _make(tree: Tree, root: str) -> Runner | None:
     if "lint" in names:
         jobs.append(job("lint", [step("Lint", "make lint", root)]))
     main: list[Step] = []
+    if _CONFIGURED.search(text) is not None and (build is not None or test is not None):
+        main.append(step("Configure", "make defconfig", root))
     if build is not None:
         main.append(step("Build", f"make {build}".rstrip(), root))
     if test is not None:
@@ -182,7 +187,7 @@ def _is_deed(name: str, rule: _Rule, makefile: _Makefile, tree: Tree, root: str)
         return True
     if any(need in (f"{name}.c", f"{name}.o", f"{name}.cc", f"{name}.cpp") for need in rule.needs):
         return False
-    if any(_MAKES_A_FILE.search(line) is not None for line in rule.recipe):
+    if any(_MAKES_A_FILE.search(line) and not _HANDS_ON.search(line) for line in rule.recipe):
         return False
     return not tree.files.is_directory(join(root, name)) or name not in makefile.rules
 

@@ -116,7 +116,16 @@ def test_a_base_that_is_known_is_enough(text: str) -> None:
     assert list(projects_of({"Dockerfile": text})) == ["docker:."]
 
 
-@pytest.mark.parametrize("path", ["tests/Dockerfile", ".devcontainer/Dockerfile", "testdata/a/Dockerfile"])
+def test_a_path_from_the_root_counts_more_than_a_directory_that_happens_to_have_its_name() -> None:
+    """`src/cart/src/Dockerfile` copies `src/cart/`: that is there only as seen from the root."""
+    files = {"src/cart/src/Dockerfile": "FROM a\nCOPY src/cart/ /x\n", "src/cart/go.mod": "module c\n"}
+
+    assert built(files, "docker:src/cart/src") == [("docker build --file src/cart/src/Dockerfile .", ".")]
+
+
+@pytest.mark.parametrize(
+    "path", ["tests/Dockerfile", ".devcontainer/Dockerfile", "testdata/a/Dockerfile", "load-tests/Dockerfile"]
+)
 def test_images_to_test_with_or_to_work_in_are_left_out(path: str) -> None:
     """They are not what the repository delivers."""
     assert projects_of({path: PLAIN}) == {}

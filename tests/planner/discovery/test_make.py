@@ -29,6 +29,8 @@ def test_targets_that_people_type_become_jobs() -> None:
         ("kilo: kilo.c\n\t$(CC) -o kilo kilo.c\n", {"build": ["make"]}),
         ("check test::\n\tx\n", {"test": ["make test"]}),
         ("test: export A = b\ntest: ; ./run\n", {"test": ["make test"]}),
+        ("all test lint:\n\tcd src && $(MAKE) $@\n", {"test": ["make", "make test"], "lint": ["make lint"]}),
+        ("all: x\nconfig %config: y\n\tx\n", {"build": ["make defconfig", "make"]}),
         ("deploy:\n\tx\n", None),
         ("test := a\nlint ::= b\nbuild = c: d\nifeq (a,b:c)\nendif\n", None),
         ("define x\ntest:\nendef\n", None),
@@ -189,6 +191,7 @@ HOSTILE = {
     "equal signs": "PHONY" + " " * 400_000 + "=" * 400_000,
     "a loop": ".DEFAULT:\n\tfor x in " + "a " * 400_000,
     "dots": "x = " + "../" * 300_000,
+    "configurations": "config " * 140_000,
     "semicolons": "a: ;" + ";  " * 300_000,
 }
 

@@ -22,19 +22,21 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     because: str
 
 
-def compare(directory: Path, base: str | None, head: str) -> Comparison:
+def compare(directory: Path, base: str | None, head: str, *, is_full: bool = False) -> Comparison:
     """Find the repository that `directory` is in, and the commits of `base` and `head`.
 
     Without `base`: where HEAD left the default branch (that of `origin`, or main or master), or, on that branch itself,
-    the commit before.
+    the commit before. With `is_full` there is no base.
 
     Raises:
-        click.ClickException: no repository, or no such commit in it.
+        click.ClickException: no repository, or no such commit in it; or both `base` and `is_full`.
     """
-    return anyio.run(_compare, directory.resolve(), base, head)
+    if is_full and base is not None:
+        raise click.UsageError("--base and --full exclude each other")
+    return anyio.run(_compare, directory.resolve(), base, head, is_full)
 
 
-async def _compare(directory: Path, base: str | None, head: str) -> Comparison:
+async def _compare(directory: Path, base: str | None, head: str, is_full: bool) -> Comparison:
     found = await _git(["rev-parse", "--absolute-git-dir"], directory)
     if found.exit_code:
         raise click.ClickException(f"{directory} is in no git repository: {found.stderr.strip()}")
@@ -42,6 +44,8 @@ async def _compare(directory: Path, base: str | None, head: str) -> Comparison:
     head_sha = await _commit(git_dir, head)
     if head_sha is None:
         raise click.ClickException(f"{git_dir} has no commit {head!r} (--head)")
+    if is_full:
+        return Comparison(git_dir=git_dir, head_sha=head_sha, base_sha=None, because="--full")
     if base is not None:
         base_sha = await _commit(git_dir, base)
         if base_sha is None:

@@ -34,22 +34,28 @@ base_option = click.option(
     metavar="REV",
     help="Compare with where HEAD left this revision. By default the default branch, or on it the commit before.",
 )
+full_option = click.option(
+    "--full", "is_full", is_flag=True, help="Everything, as if nothing were known of the change."
+)
 head_option = click.option("--head", metavar="REV", default="HEAD", show_default=True, help="The commit to plan for.")
 
 
 @click.command()
 @directory_option
 @base_option
+@full_option
 @head_option
 @click.option("--json", "as_json", is_flag=True, help="The whole plan as JSON: equal inputs give equal bytes.")
 @click.option("--graph", "as_graph", is_flag=True, help="Files, projects and jobs as a Mermaid flow chart.")
 @click.option("--all", "shows_all", is_flag=True, help="Every job, however many.")
-def plan(directory: Path, base: str | None, head: str, as_json: bool, as_graph: bool, shows_all: bool) -> None:
+def plan(
+    directory: Path, base: str | None, is_full: bool, head: str, as_json: bool, as_graph: bool, shows_all: bool
+) -> None:
     """Show what would run for a change, and why. Needs no server; plans what is committed and runs nothing.
 
     Exits 1 if no plan can be made: the text says why, with file and line where one is to be mended.
     """
-    compared = compare(directory, base, head)
+    compared = compare(directory, base, head, is_full=is_full)
     made = _made(compared)
     if as_json:
         sys.stdout.buffer.write(msgspec.json.encode(made, order="deterministic") + b"\n")
@@ -63,15 +69,16 @@ def plan(directory: Path, base: str | None, head: str, as_json: bool, as_graph: 
 @click.command("exec")
 @directory_option
 @base_option
+@full_option
 @head_option
 @click.option("--slots", type=click.IntRange(1, 64), default=2, show_default=True, help="Jobs at the same time.")
 @click.option("--keep", is_flag=True, help="Leave data, logs and artifacts behind and say where.")
-def execute(directory: Path, base: str | None, head: str, slots: int, keep: bool) -> None:
+def execute(directory: Path, base: str | None, is_full: bool, head: str, slots: int, keep: bool) -> None:
     """Run the plan of a change on this machine, by a server and a runner that last as long as this command.
 
     The jobs run the repository's own commands, as you, with nothing to hold them back. Exits 1 if the run fails.
     """
-    compared = compare(directory, base, head)
+    compared = compare(directory, base, head, is_full=is_full)
     made = _made(compared)
     _print_base(compared, made)
     labels = tuple(sorted({label for job in made.jobs for label in job.labels}))

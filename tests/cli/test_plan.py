@@ -87,6 +87,18 @@ def test_the_first_commit_runs_everything(checkout: Path) -> None:
     assert "3 of 3 jobs run" in result.output
 
 
+def test_a_full_plan_runs_everything_whatever_changed(checkout: Path) -> None:
+    """To see all that is discovered."""
+    commit(checkout, {"core/a.py": ""})
+
+    plan = planned("--repo", str(checkout), "--full")
+    refused = deltaci("plan", "--repo", str(checkout), "--full", "--base", "main")
+
+    assert len(running(plan)) == 3
+    assert plan.base_sha is None
+    assert refused.exit_code == 2
+
+
 def test_the_tree_names_file_projects_jobs_commands_and_skips(checkout: Path) -> None:
     """The chain of reasons is what people look for."""
     commit(checkout, {"core/a.py": ""})

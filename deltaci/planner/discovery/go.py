@@ -1,46 +1,187 @@
-"""Go: each module is a project; vet, build and test all its packages."""
+"""Go: each module is a project; vet, build and test all its packages, as a member of the workspace that lists it.
+
+Rule: a workspace counts only for the modules that it lists; for others below it, it is switched off, since the go
+command refuses to build them inside of it.
+"""
 
 import re
 from typing import Final
 
+import msgspec
+
 from deltaci.domain.plan import Step
-from deltaci.domain.project import Project, ProjectJob
+from deltaci.domain.project import CacheRule, Project, ProjectJob
+from deltaci.planner.discovery.go_files import GoFile, go_version, read
 from deltaci.planner.discovery.project import Tree, inside, join, parent
+from deltaci.planner.discovery.workspace import ancestors, left_out_manifests, split_targets
 
 SOURCES: Final = frozenset({".go", ".mod", ".sum"})
 MANIFESTS: Final = ("go.mod",)
-STRUCTURE: Final = ("go.mod", "go.sum")
-_MODULE: Final = re.compile(r"^module\s+(\S+)", re.MULTILINE)
-_REPLACED_BY_PATH: Final = re.compile(r"=>[ \t]+(\.{1,2}(?:/\S*)?)")
+_LINTER_SETTINGS: Final = (".golangci.yml", ".golangci.yaml", ".golangci.toml", ".golangci.json")
+_VERSIONS: Final = (".go-version", ".tool-versions")
+_HOOKS: Final = ".pre-commit-config.yaml"
+STRUCTURE: Final = (
+    *("go.mod", "go.sum", "go.work", "go.work.sum", "modules.txt", _HOOKS),
+    *(*_LINTER_SETTINGS, *_VERSIONS),
+)
+_LINTER: Final = re.compile(r"github\.com/golangci/golangci-lint(?:/v\d{1,3})?", re.ASCII)
+_LINTER_VERSION: Final = re.compile(r"v?((\d{1,3})\.\d{1,4}\.\d{1,4})", re.ASCII)
+_HOOK: Final = re.compile(
+    r"repo:[ \t]*+[\"']?https://github\.com/golangci/golangci-lint(?:\.git)?[\"']?[ \t\r]*+\n"
+    r"[ \t]*+rev:[ \t]*+[\"']?([\w.-]{1,100})",
+    re.ASCII,
+)
+# go wants absolute paths, which only a script can tell; the file that it keeps them in may be relative.
+_KEEP: Final = 'go env -w GOCACHE="$PWD/.cache/go-build" GOMODCACHE="$PWD/.cache/go-mod"'
 
 
-def wanted(_tree: Tree, manifests: list[str]) -> list[str]:
+def wanted(tree: Tree, manifests: list[str]) -> list[str]:
     """The files to read before `find` can tell."""
-    return manifests
+    if not manifests:
+        return []
+    names = {"go.work", _HOOKS, *_VERSIONS}
+    others = [path for path in tree.files.paths if path.rpartition("/")[2] in names]
+    return [*manifests, *left_out_manifests(tree, "go.mod"), *others]
 
 
 def find(tree: Tree, manifests: list[str]) -> list[Project]:
-    """The Go modules."""
-    projects = []
-    for manifest in manifests:
-        root = parent(manifest)
-        text = tree.text(manifest)
-        module = _MODULE.search(text)
-        steps = [
-            Step(name="Vet", run="go vet ./...", workdir=root),
-            Step(name="Build", run="go build ./...", workdir=root),
-            Step(name="Test", run="go test ./...", workdir=root),
-        ]
-        replaced = (inside(root, match[1]) for match in _REPLACED_BY_PATH.finditer(text))
-        projects.append(
-            Project(
-                ecosystem="go",
-                root=root,
-                manifest=manifest,
-                jobs=(ProjectJob(check="test", steps=tuple(steps), env={"CI": "true"}),),
-                name=module[1] if module else None,
-                depends_on_roots=frozenset(path for path in replaced if path is not None and path != root),
-                lock=join(root, "go.sum") if tree.has(root, "go.sum") else None,
-            )
+    """The modules, those included that a go.work lists wherever they are."""
+    if not manifests:
+        return []
+    modules = {parent(path): read(path, tree.text(path)) for path in manifests}
+    works = _workspaces(tree, modules)
+    modules = {root: module for root, module in modules.items() if module.module is not None}
+    return [_Module(tree, root, modules, works).project() for root in sorted(modules)]
+
+
+class _Work(msgspec.Struct, frozen=True):
+    """A go.work, with the directories that it lists and that it puts in the place of modules."""
+
+    file: GoFile
+    uses: frozenset[str]
+    replaced: frozenset[str]
+
+
+def _workspaces(tree: Tree, modules: dict[str, GoFile]) -> dict[str, _Work]:
+    """The go.work files by directory; the modules that they list join `modules`."""
+    own = {place for root in modules for place in (root, *ancestors(root))}
+    works = {}
+    for place in sorted(own):
+        path = join(place, "go.work")
+        if not tree.files.is_file(path):
+            continue
+        file = read(path, tree.text(path))
+        uses = frozenset(root for root in (inside(place, listed) for listed in file.uses) if root is not None)
+        works[place] = _Work(file, uses, _replaced(file, place))
+        for root in sorted(uses):
+            if root not in modules and tree.has(root, "go.mod"):
+                modules[root] = read(join(root, "go.mod"), tree.text(join(root, "go.mod")))
+    return works
+
+
+def _replaced(file: GoFile, place: str) -> frozenset[str]:
+    """The directories that take the place of modules."""
+    found = (inside(place, target) for _, target in file.replaces if target is not None)
+    return frozenset(each for each in found if each is not None)
+
+
+class _Module(msgspec.Struct, frozen=True):
+    """Puts one module together."""
+
+    tree: Tree
+    root: str
+    modules: dict[str, GoFile]
+    works: dict[str, _Work]
+
+    def project(self) -> Project:
+        """The project of the module."""
+        this = self.modules[self.root]
+        above = next((place for place in (self.root, *ancestors(self.root)) if place in self.works), None)
+        is_member = above is not None and self.root in self.works[above].uses
+        workspace = above if is_member else None
+        replaced = _replaced(this, self.root)
+        reads = {join(place, name) for place in ancestors(self.root) for name in (*_LINTER_SETTINGS, *_VERSIONS)}
+        if above is not None:
+            # Even for a module that it does not list: it may be going to.
+            reads |= {join(above, name) for name in ("go.work", "go.work.sum")}
+        if workspace is not None:
+            replaced |= self.works[workspace].replaced
+            if self.tree.has(workspace, "vendor/modules.txt"):
+                reads.add(join(workspace, "vendor"))
+        projects, others = split_targets(self.root, replaced, self.modules)
+        own_reads = {path for path in reads if parent(path) != self.root}
+        has_sum = self.tree.has(self.root, "go.sum")
+        return Project(
+            ecosystem="go",
+            root=self.root,
+            manifest=join(self.root, "go.mod"),
+            jobs=self.jobs(workspace, is_outside=above is not None and not is_member),
+            name=this.module,
+            tools=self.tools(workspace),
+            depends_on_names=frozenset(this.requires),
+            depends_on_roots=frozenset(projects),
+            reads=frozenset(own_reads | others),
+            lock=join(self.root, "go.sum") if has_sum else None,
         )
-    return projects
+
+    def tools(self, workspace: str | None) -> dict[str, str]:
+        """The version of go: that of a workspace counts for its members, a toolchain for more than a language."""
+        files = [*([self.works[workspace].file] if workspace is not None else []), self.modules[self.root]]
+        declared = [file.toolchain for file in files] + [file.version for file in files]
+        version = next((each for each in declared if each is not None), None) or self.pinned("golang", "go")
+        return {} if version is None else {"go": version}
+
+    def pinned(self, *tools: str) -> str | None:
+        """The version of a tool that files for version managers ask for, the nearest first."""
+        for place in (self.root, *ancestors(self.root)):
+            if "go" in tools and self.tree.has(place, ".go-version"):
+                return go_version(self.tree.text(join(place, ".go-version")).strip())
+            for line in self.tree.text(join(place, ".tool-versions")).split("\n"):
+                words = line.split()
+                if len(words) >= 2 and words[0] in tools:
+                    match = _LINTER_VERSION.fullmatch(words[1])
+                    return match[1] if match is not None else go_version(words[1])
+        return None
+
+    def jobs(self, workspace: str | None, *, is_outside: bool) -> tuple[ProjectJob, ...]:
+        """Lint if golangci-lint is configured; vet, build and test."""
+        jobs = []
+        if any(self.tree.first(place, _LINTER_SETTINGS) for place in (self.root, *ancestors(self.root))):
+            jobs.append(self.job("lint", [("Lint", self.linter())], workspace, is_outside))
+        runs = [("Vet", "go vet ./..."), ("Build", "go build ./..."), ("Test", "go test ./...")]
+        jobs.append(self.job("test", runs, workspace, is_outside))
+        return tuple(jobs)
+
+    def job(self, check: str, runs: list[tuple[str, str]], workspace: str | None, is_outside: bool) -> ProjectJob:
+        """A job with the caches of downloads and of what was built, kept inside the checkout."""
+        steps = [Step(name=name, run=run, workdir=self.root) for name, run in runs]
+        places = dict.fromkeys((self.root, *([workspace] if workspace is not None else [])))
+        sums = [join(place, name) for place in places for name in ("go.sum", "go.work.sum")]
+        inputs = tuple(path for path in sums if self.tree.files.is_file(path)) or (join(self.root, "go.mod"),)
+        cache = CacheRule(
+            name=f"go-{check}",
+            paths=(join(self.root, ".cache/go-build"), join(self.root, ".cache/go-mod")),
+            inputs=inputs,
+        )
+        env = {"CI": "true", "GOENV": ".cache/go.env", "GOFLAGS": "-modcacherw"}
+        if is_outside:
+            env["GOWORK"] = "off"
+        keep = Step(name="Keep the caches in the checkout", run=_KEEP, workdir=self.root)
+        return ProjectJob(check=check, steps=(keep, *steps), env=env, caches=(cache,))
+
+    def linter(self) -> str:
+        """golangci-lint in the version that the repository asks for; if none can be told, whatever the runner has."""
+        this = self.modules[self.root]
+        for package in this.tools:
+            if _LINTER.match(package) and package.endswith("/cmd/golangci-lint"):
+                return "go tool golangci-lint run"
+        for module in this.requires:
+            if _LINTER.fullmatch(module):
+                return f"go run {module}/cmd/golangci-lint run"
+        hooks = (_HOOK.search(self.tree.text(join(place, _HOOKS))) for place in (self.root, *ancestors(self.root)))
+        hook = next((match[1] for match in hooks if match is not None), "")
+        version = _LINTER_VERSION.fullmatch(self.pinned("golangci-lint") or hook)
+        if version is None:
+            return "golangci-lint run"
+        major = "" if int(version[2]) < 2 else f"/v{version[2]}"
+        return f"go run github.com/golangci/golangci-lint{major}/cmd/golangci-lint@v{version[1]} run"

@@ -5,6 +5,7 @@ Rule: discovery looks at names first, then reads manifests, and never runs or im
 
 import json
 import posixpath
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
@@ -23,6 +24,11 @@ LEFT_OUT_DIRECTORIES: Final = frozenset(
         *("testdata", "fixtures", "__fixtures__", "fixture", "tests", "test", "__tests__", "e2e"),
         *("examples", "example", "samples", "sample", "demos", "playground", "templates", "template", "fuzz"),
     }
+)
+# The parser takes time in the square of the parts of a dotted key; nobody writes more than a handful.
+KEY_PARTS_MAX: Final = 32
+_LONG_KEY: Final = re.compile(
+    rf"""(?<![\w-])(?:(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{KEY_PARTS_MAX}}}"""
 )
 _TEMPLATE_MARKS: Final = ("{{", "{%", "<%", "__name__", "${")
 
@@ -52,8 +58,13 @@ class Tree:
 
     def toml(self, path: str) -> dict[str, Any]:
         """A TOML file as a dictionary; empty if it is not there. Raises PlanFailed if it is not TOML."""
+        text = self.text(path)
+        long = _LONG_KEY.search(text)
+        if long is not None:
+            line = text.count("\n", 0, long.start()) + 1
+            raise broken(path, f"a key of more than {KEY_PARTS_MAX} parts is not read", line)
         try:
-            return tomllib.loads(self.text(path))
+            return tomllib.loads(text)
         except (ValueError, RecursionError) as error:
             raise _unreadable(path, "TOML", error) from error
 
@@ -66,6 +77,13 @@ class Tree:
         if not isinstance(value, dict):
             raise _unreadable(path, "JSON", ValueError("expected an object"))
         return value
+
+
+def broken(path: str, text: str, line: int | None = None) -> PlanFailed:
+    """What to raise for a manifest that its own tool would refuse, too: `text` says why, `line` counts from 1."""
+    column = None if line is None else 1
+    problem = Problem(file=path, line=line, column=column, text=f"{text}; fix it, or describe the jobs in deltaci.yaml")
+    return PlanFailed(str(problem), (problem,))
 
 
 def _unreadable(path: str, what: str, error: Exception) -> PlanFailed:

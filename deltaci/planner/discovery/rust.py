@@ -1,67 +1,144 @@
-"""Rust: each crate or workspace is a project; build and test it, check the format where that is configured."""
+"""Rust: each crate is a project, tested as a part of its workspace; clippy and rustfmt where they are configured.
 
+Rule: crates of a workspace share its lock file, its target directory and the settings above them; all commands run at
+the root of the workspace, with the crate by name.
+"""
+
+import re
 from typing import Any, Final
 
 from deltaci.domain.plan import Step
 from deltaci.domain.project import CacheRule, Project, ProjectJob
-from deltaci.planner.discovery.project import Tree, inside, join, parent, table, texts
-from deltaci.planner.globs import GlobInvalid, Globs
+from deltaci.planner.discovery import rust_workspace
+from deltaci.planner.discovery.project import Tree, join, table
+from deltaci.planner.discovery.rust_workspace import Cargo, Crate, path_of
+from deltaci.planner.discovery.workspace import ancestors, split_targets
 
 SOURCES: Final = frozenset({".rs"})
 MANIFESTS: Final = ("Cargo.toml",)
-STRUCTURE: Final = ("Cargo.toml", "Cargo.lock", "rustfmt.toml", ".rustfmt.toml")
-_DEPENDENCIES: Final = ("dependencies", "dev-dependencies", "build-dependencies")
+_FORMAT: Final = ("rustfmt.toml", ".rustfmt.toml")
+_CLIPPY: Final = ("clippy.toml", ".clippy.toml")
+_TOOLCHAIN: Final = ("rust-toolchain", "rust-toolchain.toml")
+# `config.toml` and `config` are not here: that they are read is all there is to know of them.
+STRUCTURE: Final = (*MANIFESTS, "Cargo.lock", *_FORMAT, *_CLIPPY, *_TOOLCHAIN)
+_SETTINGS: Final = (*_FORMAT, *_CLIPPY, *_TOOLCHAIN, ".cargo/config.toml", ".cargo/config")
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}", re.ASCII)
+_VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", re.ASCII)
 
 
-def wanted(_tree: Tree, manifests: list[str]) -> list[str]:
+def wanted(tree: Tree, manifests: list[str]) -> list[str]:
     """The files to read before `find` can tell."""
-    return manifests
+    if not manifests:
+        return []
+    toolchains = [path for path in tree.files.paths if path.rpartition("/")[2] in _TOOLCHAIN]
+    return [*rust_workspace.wanted(tree, manifests), *toolchains]
 
 
 def find(tree: Tree, manifests: list[str]) -> list[Project]:
-    """Workspaces, and crates outside of any; a crate below a workspace is built with it unless it is excluded."""
-    cargo = {parent(manifest): tree.toml(manifest) for manifest in manifests}
-    workspaces = {root: content for root, content in cargo.items() if "workspace" in content}
-    return [
-        _project(tree, root, content)
-        for root, content in sorted(cargo.items())
-        if root in workspaces or not any(_contains(above, root, workspaces[above]) for above in workspaces)
-    ]
+    """The crates that cargo can build; the root of a virtual workspace is none."""
+    if not manifests:
+        return []
+    cargo = Cargo(tree, manifests)
+    crates = cargo.crates()
+    roots = frozenset(crate.root for crate in crates)
+    settings = _Settings(tree)
+    return [_project(tree, cargo, crate, roots, settings) for crate in crates]
 
 
-def _contains(workspace: str, root: str, content: dict[str, Any]) -> bool:
-    if workspace != "." and not root.startswith(workspace + "/"):
-        return False
-    relative = root if workspace == "." else root.removeprefix(workspace + "/")
-    try:
-        excluded = Globs([f"/{pattern}" for pattern in texts(table(content, "workspace").get("exclude"))])
-    except GlobInvalid:
-        return True
-    return excluded.match(relative) is None
+class _Settings:
+    """What is configured in directories, each looked at once."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._channels: dict[str, str | None] = {}
+
+    def channel(self, root: str) -> str | None:
+        """The toolchain that rustup takes in `root`: the nearest one above counts."""
+        for place in (root, *ancestors(root)):
+            if place not in self._channels:
+                path = self._tree.first(place, _TOOLCHAIN)
+                self._channels[place] = None if path is None else self._read(path)
+            if self._channels[place] is not None:
+                return self._channels[place]
+        return None
+
+    def _read(self, path: str) -> str | None:
+        text = self._tree.text(path).strip()
+        if path.endswith(".toml") or "[" in text:
+            return _version(table(self._tree.toml(path), "toolchain").get("channel"))
+        return _version(text)
+
+    def has(self, root: str, names: tuple[str, ...]) -> bool:
+        """Whether one of the files is in `root` or above."""
+        return any(self._tree.first(place, names) is not None for place in (root, *ancestors(root)))
 
 
-def _project(tree: Tree, root: str, content: dict[str, Any]) -> Project:
-    locked = " --locked" if tree.has(root, "Cargo.lock") else ""
-    scope = " --workspace" if "workspace" in content else ""
-    steps = []
-    if tree.first(root, ("rustfmt.toml", ".rustfmt.toml")) is not None:
-        steps.append(Step(name="Check the format", run="cargo fmt --all --check", workdir=root))
-    steps.append(Step(name="Build", run=f"cargo build --all-targets{scope}{locked}", workdir=root))
-    steps.append(Step(name="Test", run=f"cargo test{scope}{locked}", workdir=root))
-    inputs = tuple(join(root, name) for name in ("Cargo.lock", "Cargo.toml", "rust-toolchain.toml"))
-    cache = CacheRule(name="cargo", paths=(join(root, "target"),), inputs=inputs)
-    targets = [
-        value["path"]
-        for kind in _DEPENDENCIES
-        for value in table(content, kind).values()
-        if isinstance(value, dict) and isinstance(value.get("path"), str)
-    ]
-    roots = (inside(root, target) for target in targets)
+def _version(value: Any) -> str | None:
+    return value if isinstance(value, str) and _VERSION.fullmatch(value) else None
+
+
+def _project(tree: Tree, cargo: Cargo, crate: Crate, roots: frozenset[str], settings: _Settings) -> Project:
+    base = crate.workspace or crate.root
+    lock = join(base, "Cargo.lock") if tree.has(base, "Cargo.lock") else None
+    projects, reads = split_targets(crate.root, cargo.paths(crate.root, crate.workspace) | cargo.patches(base), roots)
+    places = {*ancestors(crate.root), *([base, *ancestors(base)] if base != crate.root else [])}
+    above = [join(place, name) for place in places for name in _SETTINGS]
     return Project(
         ecosystem="rust",
-        root=root,
-        manifest=join(root, "Cargo.toml"),
-        jobs=(ProjectJob(check="test", steps=tuple(steps), env={"CI": "true"}, caches=(cache,)),),
-        depends_on_roots=frozenset(path for path in roots if path is not None and path != root),
-        lock=join(root, "Cargo.lock") if tree.has(root, "Cargo.lock") else None,
+        root=crate.root,
+        manifest=path_of(crate.root),
+        jobs=_jobs(cargo, crate, base, lock, settings),
+        name=crate.name,
+        tools=_tools(cargo, crate, settings),
+        depends_on_roots=frozenset(projects),
+        reads=frozenset({*reads, *above, *([path_of(base)] if base != crate.root else [])}),
+        lock=lock,
     )
+
+
+def _tools(cargo: Cargo, crate: Crate, settings: _Settings) -> dict[str, str]:
+    declared = cargo.package(crate.root).get("rust-version")
+    if isinstance(declared, dict) and declared.get("workspace") is True and crate.workspace is not None:
+        declared = table(cargo.at(crate.workspace), "workspace", "package").get("rust-version")
+    version = settings.channel(crate.workspace or crate.root) or _version(declared)
+    return {} if version is None else {"rust": version}
+
+
+def _has_clippy_lints(cargo: Cargo, crate: Crate) -> bool:
+    shared = table(cargo.at(crate.workspace), "workspace", "lints") if crate.workspace is not None else {}
+    return "clippy" in shared or "clippy" in table(cargo.at(crate.root), "lints")
+
+
+def _jobs(cargo: Cargo, crate: Crate, base: str, lock: str | None, settings: _Settings) -> tuple[ProjectJob, ...]:
+    # Where others are built from the same place, cargo has to be told which crate is meant; a name that cargo would
+    # refuse is left to it to refuse.
+    package = f" -p {crate.name}" if crate.workspace is not None and _NAME.fullmatch(crate.name) else ""
+    base = base if package else crate.root
+    locked = " --locked" if lock is not None else ""
+    lint = []
+    if settings.has(crate.root, _FORMAT):
+        lint.append(Step(name="Check the format", run=f"cargo fmt --check{package}", workdir=base))
+    if settings.has(crate.root, _CLIPPY) or _has_clippy_lints(cargo, crate):
+        run = f"cargo clippy{package} --all-targets{locked}"
+        lint.append(Step(name="Lint", run=run, workdir=base))
+    test = [Step(name="Test", run=f"cargo test{package}{locked}", workdir=base)]
+    inputs = (lock,) if lock is not None else (path_of(base), path_of(crate.root))
+    toolchains = [join(place, name) for place in (base, *ancestors(base)) for name in _TOOLCHAIN]
+    jobs = []
+    for check, steps in (("lint", lint), ("test", test)):
+        if not steps:
+            continue
+        downloads = CacheRule(
+            name="cargo",
+            paths=(join(base, ".cache/cargo/registry"), join(base, ".cache/cargo/git")),
+            inputs=tuple(dict.fromkeys((*inputs, *toolchains))),
+        )
+        # Not shared with other crates: what is under a key is never replaced, and the first crate may need little.
+        built = CacheRule(
+            name=f"cargo-{check}",
+            paths=(join(crate.workspace or crate.root, "target"),),
+            inputs=tuple(dict.fromkeys((*inputs, path_of(crate.root), *toolchains))),
+        )
+        env = {"CI": "true", "CARGO_HOME": ".cache/cargo"}
+        jobs.append(ProjectJob(check=check, steps=tuple(steps), env=env, caches=(downloads, built)))
+    return tuple(jobs)

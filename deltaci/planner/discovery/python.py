@@ -1,273 +1,328 @@
 """Python: an environment inside the checkout, dependencies by lock file, linters that are configured, the tests.
 
-Tests run with pytest; with unittest only if the tests are written for it and nothing mentions pytest.
+Rule 1: something installable is a project, and so is each member of a uv workspace, wherever it is. Requirements and
+settings alone are one where no project above has what is there, or where tests are.
+Rule 2: each file is given to its nearest project once; nothing here goes through all files for each project.
 """
 
+import fnmatch
 import re
-import shlex
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from deltaci.domain.plan import Step
-from deltaci.domain.project import CacheRule, Project, ProjectJob
-from deltaci.planner.discovery.project import Tree, inside, is_left_out, join, parent, table, texts
+from deltaci.domain.project import Project, ProjectJob
+from deltaci.planner.discovery import python_checks as checks
+from deltaci.planner.discovery.project import Tree, join, parent, table, texts
+from deltaci.planner.discovery.python_checks import HOOKS, REPORT, Own
+from deltaci.planner.discovery.python_environment import LOCKS, VERSIONS, Environment
+from deltaci.planner.discovery.python_files import Declared, requirements, version_text
+from deltaci.planner.discovery.workspace import (
+    Nearest,
+    ancestors,
+    below,
+    directory,
+    left_out_manifests,
+    members,
+    split_targets,
+)
 
 SOURCES: Final = frozenset({".py", ".pyi"})
-MANIFESTS: Final = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
-REQUIREMENTS: Final = (
-    *("requirements.txt", "requirements-dev.txt", "requirements_dev.txt", "dev-requirements.txt"),
-    *("requirements-test.txt", "requirements_test.txt", "test-requirements.txt"),
-    *("requirements/dev.txt", "requirements/test.txt", "requirements/tests.txt"),
+MANIFESTS: Final = (
+    *("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "requirements.in", "Pipfile"),
+    *("tox.ini", "noxfile.py"),
 )
-SETTINGS: Final = ("pytest.ini", "tox.ini", "mypy.ini", ".mypy.ini")
+# The first of a row that is there is installed; one compiled from another comes before it.
+REQUIREMENTS: Final = (
+    ("requirements.txt", "requirements.in", "requirements/base.txt", "requirements/main.txt"),
+    ("requirements-dev.txt", "requirements_dev.txt", "dev-requirements.txt", "dev_requirements.txt"),
+    ("requirements-dev.in", "dev-requirements.in"),
+    ("requirements-test.txt", "requirements-tests.txt", "requirements_test.txt", "test-requirements.txt"),
+    ("test_requirements.txt", "tests_requirements.txt", "requirements-testing.txt"),
+    ("requirements/dev.txt", "requirements/development.txt", "requirements/local.txt", "requirements/dev.in"),
+    ("requirements/test.txt", "requirements/tests.txt", "requirements/testing.txt", "requirements/test.in"),
+    ("tests/requirements.txt", "test/requirements.txt"),
+)
+SETTINGS: Final = ("pytest.ini", ".pytest.ini", *checks.MYPY_FILES, *checks.RUFF_FILES, "hatch.toml", "tox.toml", HOOKS)
+_MARKERS: Final = (".flake8", ".isort.cfg", "pyrightconfig.json")
+_REQUIREMENT_NAMES: Final = (
+    *sorted({name.rpartition("/")[2] for row in REQUIREMENTS for name in row}),
+    *("*requirements*.txt", "*requirements*.in", "constraints*.txt", "common.txt", "production.txt", "ci.txt"),
+)
 STRUCTURE: Final = (
-    *(*MANIFESTS, *SETTINGS, *(name.rsplit("/", 1)[-1] for name in REQUIREMENTS), "uv.lock", "poetry.lock"),
-    *("ruff.toml", ".ruff.toml", "test_*.py", "*_test.py", "conftest.py", "__init__.py"),
+    *(*MANIFESTS, *SETTINGS, *_MARKERS, *_REQUIREMENT_NAMES, *LOCKS, *VERSIONS),
+    *("test_*.py", "*_test.py", "tests.py", "conftest.py", "__init__.py", "manage.py"),
 )
 TEST_FILES_READ_MAX: Final = 20
-_DEVELOPMENT: Final = ("dev", "test", "tests", "testing")
-_TEST_FILE: Final = re.compile(r"(?:^|/)(?:test_[^/]*|[^/]*_test)\.py$")
-_UNITTEST: Final = re.compile(r"^[ \t]*(?:import|from)[ \t]+unittest\b", re.MULTILINE)
-_REQUIREMENT_NAME: Final = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
-_REQUIREMENT_PATH: Final = re.compile(
-    r"^[ \t]*(?:-e|--editable)?[ =]*(\.{1,2}(?:/[^\s#\[;]*)?)[ \t]*(?:[#\[;].*)?$", re.MULTILINE
-)
+_TEST_FILE: Final = re.compile(r"(?:test_.*|.*_test)\.py", re.DOTALL)
+_REQUIREMENT_FILE: Final = re.compile("|".join(fnmatch.translate(name) for name in _REQUIREMENT_NAMES))
+# In a directory above, they concern what is below.
+_ABOVE: Final = (*checks.RUFF_FILES, *checks.MYPY_FILES, "pytest.ini", "conftest.py", *VERSIONS[:2])
 
 
 def wanted(tree: Tree, manifests: list[str]) -> list[str]:
     """The files to read before `find` can tell."""
-    paths: list[str] = []
-    for root in sorted({parent(path) for path in manifests}):
-        paths += [join(root, name) for name in (*MANIFESTS, *REQUIREMENTS, *SETTINGS)]
-        paths += _tests(tree, root, frozenset())[:TEST_FILES_READ_MAX]
+    if not manifests:
+        return []
+    left_out = left_out_manifests(tree, "pyproject.toml")
+    roots = sorted({parent(path) for path in (*manifests, *left_out)})
+    paths = [*manifests, *left_out]
+    for own in _own(tree, roots).values():
+        paths += own.tests[:TEST_FILES_READ_MAX]
+        paths += own.manage[:TEST_FILES_READ_MAX]
+    for root in roots:
+        paths += [join(root, name) for name in (*MANIFESTS, *SETTINGS)]
+    names = {*VERSIONS, HOOKS}
+    for path in tree.files.paths:
+        name = path.rpartition("/")[2]
+        if name in names or _REQUIREMENT_FILE.match(name):
+            paths.append(path)
     return paths
 
 
 def find(tree: Tree, manifests: list[str]) -> list[Project]:
-    """The Python projects among directories with a manifest."""
-    roots = [root for root in sorted({parent(path) for path in manifests}) if _is_project(tree, root)]
-    return [_Builder(tree, root, frozenset(roots)).project() for root in roots]
+    """The Python projects among directories with a manifest, and the members of uv's workspaces."""
+    if not manifests:
+        return []
+    return _Repository(tree, manifests).projects()
 
 
-def _is_project(tree: Tree, root: str) -> bool:
-    """Something installable; or code with requirements, outside `docs`, whose requirements are for building pages."""
-    pyproject = tree.toml(join(root, "pyproject.toml"))
-    if tree.has(root, "setup.py") or "project" in pyproject or "poetry" in table(pyproject, "tool"):
-        return True
-    if "[metadata]" in tree.text(join(root, "setup.cfg")):
-        return True
-    has_code = any(path.endswith(".py") and not is_left_out(path) for path in tree.files.below(root))
-    return has_code and not {"docs", "doc"} & set(root.split("/"))
-
-
-def _tests(tree: Tree, root: str, other_roots: frozenset[str]) -> list[str]:
-    """Test files of the project at `root`, without those of projects below it and of environments."""
-    found = []
-    for path in tree.files.below(root):
-        if _TEST_FILE.search(path) and tree.files.is_file(path):
-            directories = path.split("/")[:-1]
-            is_foreign = any(
-                name.startswith(".") or name in ("node_modules", "site-packages", "venv") for name in directories
-            )
-            if not is_foreign and _owner(path, other_roots, root) == root:
-                found.append(path)
+def _own(tree: Tree, roots: Sequence[str]) -> dict[str, Own]:
+    """The files that tell of tests, by the nearest of `roots`."""
+    nearest = Nearest(roots)
+    found = {root: Own() for root in roots}
+    for path in tree.files.paths:
+        if not path.endswith(".py"):
+            continue
+        place, _, name = path.rpartition("/")
+        root = nearest.root(place or ".")
+        if root is None or not tree.files.is_file(path):
+            continue
+        own = found[root]
+        if name == "conftest.py":
+            own.conftests.append(path)
+        elif name == "__init__.py":
+            own.packages.append(path)
+        elif name == "manage.py":
+            own.manage.append(path)
+        elif name == "tests.py":
+            own.django_tests.append(path)
+        elif _TEST_FILE.fullmatch(name):
+            own.tests.append(path)
     return found
 
 
-def _owner(path: str, roots: frozenset[str], default: str) -> str:
-    directory = parent(path)
-    while directory != "." and directory not in roots:
-        directory = parent(directory)
-    return directory if directory in roots else default
+class _Repository:
+    """All Python projects of one commit."""
 
-
-class _Builder:
-    """Puts the jobs of one project together."""
-
-    def __init__(self, tree: Tree, root: str, roots: frozenset[str]) -> None:
+    def __init__(self, tree: Tree, manifests: list[str]) -> None:
         self.tree = tree
-        self.root = root
-        self.pyproject = tree.toml(join(root, "pyproject.toml"))
-        self.tests = _tests(tree, root, roots)
-        self.requirements = [name for name in REQUIREMENTS if tree.has(root, name)]
-        read = [*MANIFESTS, *REQUIREMENTS, *SETTINGS]
-        self.mentioned = "\n".join(tree.text(join(root, name)) for name in read)
-        self.uses_uv = self._lock("uv.lock") or "workspace" in table(self.pyproject, "tool", "uv")
-        self.uses_poetry = not self.uses_uv and "poetry" in table(self.pyproject, "tool")
+        self.own_roots = sorted({parent(path) for path in manifests})
+        self.pyprojects = sorted(
+            {parent(path) for path in (*manifests, *left_out_manifests(tree, "pyproject.toml"))}
+            & {parent(path) for path in tree.files.paths if path.endswith("pyproject.toml")}
+        )
+        self._declared: dict[str, Declared] = {}
+        self._above: dict[str, frozenset[str]] = {}
+        self.home = self._homes()
+        self.roots, self.own = self._choose()
+        self.known = frozenset(self.roots)
 
-    def _lock(self, name: str) -> bool:
-        """A lock here or, for a member of a workspace, above."""
-        directory = self.root
-        while not self.tree.has(directory, name):
-            if directory == ".":
-                return False
-            directory = parent(directory)
-        return "project" in self.pyproject
+    def declared(self, root: str) -> Declared:
+        """The files at `root`, parsed once."""
+        if root not in self._declared:
+            self._declared[root] = Declared(self.tree, root)
+        return self._declared[root]
 
-    def project(self) -> Project:
-        """The project with its jobs and what it depends on."""
-        manifest = self.tree.first(self.root, MANIFESTS)
+    def _homes(self) -> dict[str, str]:
+        """Members of uv's workspaces, their roots included, to the root."""
+        home: dict[str, str] = {}
+        for root in self.own_roots:
+            workspace = self.declared(root).uv.get("workspace")
+            if not isinstance(workspace, dict):
+                continue
+            patterns = texts(workspace.get("members"))
+            is_outside = any(".." in pattern.split("/") for pattern in patterns)
+            candidates = self.pyprojects if is_outside else below(root, self.pyprojects)
+            found = members(root, patterns, candidates) - members(root, texts(workspace.get("exclude")), candidates)
+            for member in sorted({root, *found}):
+                home.setdefault(member, root)
+        return home
+
+    def _choose(self) -> tuple[list[str], dict[str, Own]]:
+        """The roots of projects, with the files of each; a directory that is none leaves its files to the one above."""
+        candidates = sorted({*self.own_roots, *self.home})
+        own = _own(self.tree, candidates)
+        chosen = {root for root in candidates if self.declared(root).is_strong}
+        chosen |= {root for root in self.home if "project" in self.declared(root).pyproject}
+        strong_above = {place for root in chosen for place in ancestors(root)}
+        for root in candidates:
+            if root not in chosen and self._is_weak(root, own[root], chosen, strong_above):
+                chosen.add(root)
+        nearest = Nearest(chosen)
+        merged = {root: Own() for root in sorted(chosen)}
+        for root, files in own.items():
+            at = nearest.root(root)
+            if at is not None:
+                into = merged[at]
+                into.tests += files.tests
+                into.conftests += files.conftests
+                into.packages += files.packages
+                into.manage += files.manage
+                into.django_tests += files.django_tests
+        return sorted(chosen), merged
+
+    def _is_weak(self, root: str, own: Own, chosen: set[str], above_others: set[str]) -> bool:
+        """Whether requirements or settings alone make a project; those for building pages do not."""
+        if {"docs", "doc", "requirements"} & set(root.split("/")):
+            return False
+        if own.all():
+            return True
+        has_requirements = any(self.tree.has(root, name) for name in REQUIREMENTS[0][:2])
+        if any(place in chosen for place in ancestors(root)):
+            return False
+        return has_requirements or (
+            root not in above_others and bool(checks.linters_at(self.tree, self.declared(root)))
+        )
+
+    def projects(self) -> list[Project]:
+        """Each of them."""
+        inner = _inner(self.roots)
+        return [self._project(root, inner.get(root, [])) for root in self.roots]
+
+    def _project(self, root: str, inner: list[str]) -> Project:
+        declared, tree = self.declared(root), self.tree
+        home = self.home.get(root)
+        workspace = self.declared(home) if home is not None else None
+        direct = self._requirement_files(root)
+        listed = requirements(tree, direct)
+        environment = Environment(tree, declared, listed, direct, workspace)
+        targets = declared.dependency_targets() | listed.targets
+        projects, reads = split_targets(root, targets, self.known)
+        reads |= {path for path in listed.files if not path.startswith("" if root == "." else root + "/")}
+        if home is not None and home != root:
+            reads.add(join(home, "pyproject.toml"))
+        manifest = tree.first(root, MANIFESTS)
         assert manifest is not None
-        name = table(self.pyproject, "project").get("name") or table(self.pyproject, "tool", "poetry").get("name")
         return Project(
             ecosystem="python",
-            root=self.root,
+            root=root,
             manifest=manifest,
-            jobs=self.jobs(),
-            name=_normalized(name) if isinstance(name, str) else None,
-            depends_on_names=frozenset(self._dependency_names()),
-            depends_on_roots=frozenset(self._dependency_roots()),
+            jobs=self._jobs(environment, inner),
+            name=declared.name(),
+            tools=self._tools(declared, workspace),
+            depends_on_names=frozenset(declared.dependency_names() | listed.names),
+            depends_on_roots=frozenset(projects),
+            reads=frozenset(reads | self._reads_above(root)),
+            lock=environment.lock,
         )
 
-    def jobs(self) -> tuple[ProjectJob, ...]:
+    def _requirement_files(self, root: str) -> list[str]:
+        """The files to install from, without those that others are compiled from."""
+        found = []
+        for row in REQUIREMENTS:
+            path = self.tree.first(root, row)
+            is_compiled = path is not None and path.endswith(".in") and self.tree.files.is_file(path[:-3] + ".txt")
+            if path is not None and not is_compiled:
+                found.append(path)
+        return found
+
+    def _reads_above(self, root: str) -> frozenset[str]:
+        """The settings above that count below."""
+        found: set[str] = set()
+        for above in ancestors(root):
+            if above not in self._above:
+                names = (*_ABOVE, *(("pyproject.toml", "setup.cfg", "tox.ini") if self._concerns_below(above) else ()))
+                self._above[above] = frozenset(join(above, name) for name in names)
+            found |= self._above[above]
+        return frozenset(found)
+
+    def _concerns_below(self, place: str) -> bool:
+        if self.tree.first(place, MANIFESTS) is None:
+            return False
+        declared = self.declared(place)
+        tools = {"ruff", "pytest", "black", "isort", "mypy"} & set(table(declared.pyproject, "tool"))
+        return bool(tools or {"tool:pytest", "isort", "mypy"} & set(declared.setup_cfg) or "pytest" in declared.tox_ini)
+
+    def _tools(self, declared: Declared, workspace: Declared | None) -> dict[str, str]:
+        """The version of Python that is asked for, the nearest pin first, and that of uv."""
+        found = {}
+        python = self._pinned(declared.root) or declared.requires_python()
+        if python is not None:
+            found["python"] = python
+        for each in (declared, workspace):
+            version = None if each is None else version_text(each.uv.get("required-version"))
+            if version is not None:
+                found.setdefault("uv", version)
+        return found
+
+    def _pinned(self, root: str) -> str | None:
+        for place in (root, *ancestors(root)):
+            text = self.tree.text(join(place, ".python-version"))
+            lines = [line.strip() for line in text.split("\n") if line.strip() and not line.startswith("#")]
+            if lines:
+                return version_text(lines[0])
+            for line in self.tree.text(join(place, ".tool-versions")).split("\n"):
+                words = line.split()
+                if len(words) >= 2 and words[0] == "python":
+                    return version_text(words[1])
+            runtime = self.tree.text(join(place, "runtime.txt")).strip() if place == root else ""
+            if runtime.startswith("python-"):
+                return version_text(runtime.removeprefix("python-"))
+        return None
+
+    # ---- jobs ----------------------------------------------------------------------------------------------------
+
+    def _jobs(self, environment: Environment, inner: list[str]) -> tuple[ProjectJob, ...]:
         """Lint if a linter is configured; tests, or at least that it installs and compiles."""
-        ruff = self.tree.first(self.root, ("ruff.toml", ".ruff.toml")) is not None or bool(
-            table(self.pyproject, "tool", "ruff")
-        )
-        mypy_table = table(self.pyproject, "tool", "mypy")
-        mypy = (
-            "mypy" in table(self.pyproject, "tool")
-            or self.tree.first(self.root, ("mypy.ini", ".mypy.ini")) is not None
-            or "[mypy]" in self.tree.text(join(self.root, "setup.cfg"))
-        )
+        tree, declared, root = self.tree, environment.declared, environment.root
+        own = self.own[root]
+        pinned = checks.pins(tree, root)
+        names = checks.linters_at(tree, declared) or self._inherited(root)
         jobs = []
-        if ruff or mypy:
-            tools = ["ruff"] * ruff + ["mypy"] * mypy
-            steps = self.install(tools)
-            if ruff:
-                steps.append(self.step("Lint", self.run("ruff", "check .")))
-            if ruff and "format" in table(self.pyproject, "tool", "ruff"):
-                steps.append(self.step("Check the format", self.run("ruff", "format --check .")))
-            if mypy:
-                has_targets = any(key in mypy_table for key in ("files", "packages", "modules")) or (
-                    not mypy_table and re.search(r"^files[ \t]*=", self.mentioned, re.MULTILINE) is not None
-                )
-                steps.append(self.step("Check the types", self.run("mypy", "" if has_targets else ".")))
-            jobs.append(self.job("lint", steps))
-        if not self.tests:
-            steps = self.install([])
-            steps.append(self.step("Compile", r"python3 -m compileall -q -x '(^|/)\.' ."))
-        elif self.is_unittest():
-            steps = self.install([])
-            steps += [self.step("Test", self.run("python", f"-m unittest {line}")) for line in self._unittest_lines()]
-        else:
-            steps = [*self.install(["pytest"]), self.step("Test", self.run("pytest", ""))]
-        jobs.append(self.job("test", steps))
+        if names:
+            steps = [*environment.install(names, pinned), *checks.lint_steps(tree, environment, names, pinned)]
+            jobs.append(self._job("lint", environment, steps))
+        elif root == "." and tree.has(root, HOOKS):
+            run = ".cache/venv/bin/pre-commit run --all-files"
+            jobs.append(
+                self._job("lint", environment, [environment.helper("pre-commit"), environment.step("Lint", run)])
+            )
+        is_code = declared.is_strong or bool(own.all()) or bool(self._requirement_files(root))
+        if is_code:
+            how = checks.testing(tree, environment, own, inner)
+            steps = checks.test_steps(environment, how, pinned)
+            jobs.append(self._job("test", environment, steps, has_report=how.has_report))
         return tuple(jobs)
 
-    def job(self, check: str, steps: list[Step]) -> ProjectJob:
+    def _inherited(self, root: str) -> list[str]:
+        """Linters configured above, in a directory whose own project does not run them over all that is below."""
+        for place in ancestors(root):
+            if self.tree.first(place, (*MANIFESTS, *checks.RUFF_FILES, ".isort.cfg")) is not None:
+                names = checks.inherited(checks.linters_at(self.tree, self.declared(place)))
+                if names:
+                    return [] if place in self.known else names
+        return []
+
+    def _job(self, check: str, environment: Environment, steps: list[Step], *, has_report: bool = False) -> ProjectJob:
         """A job with the download cache of the installer, kept inside the checkout."""
-        names = [*MANIFESTS, *REQUIREMENTS, "uv.lock", "poetry.lock"]
-        inputs = tuple(sorted({path for name in names for path in (join(self.root, name), name)}))
-        tool, variable = ("uv", "UV_CACHE_DIR") if self.uses_uv else ("pip", "PIP_CACHE_DIR")
-        cache = CacheRule(name=tool, paths=(join(self.root, f".cache/{tool}"),), inputs=inputs)
-        env = {"CI": "true", variable: f".cache/{tool}", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-        return ProjectJob(check=check, steps=tuple(steps), env=env, caches=(cache,))
-
-    def step(self, name: str, run: str) -> Step:
-        """A step in the directory of the project."""
-        return Step(name=name, run=run, workdir=self.root)
-
-    def run(self, tool: str, arguments: str) -> str:
-        """The command line of a tool inside the project's environment."""
-        if self.uses_uv:
-            extra = "" if tool == "python" or self._mentions(tool) else f"--with {tool} "
-            return f".venv/tools/bin/uv run --locked --all-extras {extra}{tool} {arguments}".rstrip()
-        return f".venv/bin/{tool} {arguments}".rstrip()
-
-    def install(self, tools: list[str]) -> list[Step]:
-        """An environment in `.venv` with the project, what it needs for development, and `tools`."""
-        steps = [self.step("Create the environment", "python3 -m venv .venv")]
-        if self.uses_uv or self.uses_poetry:
-            tool = "uv" if self.uses_uv else "poetry"
-            script = f"python3 -m venv .venv/tools && .venv/tools/bin/python -m pip install {tool}"
-            steps.append(self.step(f"Install {tool}", script))
-            if self.uses_uv:
-                steps.append(self.step("Install", ".venv/tools/bin/uv sync --locked --all-extras --inexact"))
-                return steps
-            script = "POETRY_VIRTUALENVS_IN_PROJECT=true .venv/tools/bin/poetry install --all-extras --no-interaction"
-            steps.append(self.step("Install", script))
-            missing = [tool for tool in tools if not self._mentions(tool)]
-        else:
-            missing = self._pip_arguments() + [tool for tool in tools if not self._mentions(tool)]
-            if "--group" in missing:
-                steps.append(self.step("Update pip", ".venv/bin/python -m pip install --upgrade 'pip>=25.1'"))
-        if missing:
-            quoted = " ".join(shlex.quote(argument) for argument in missing)
-            steps.append(self.step("Install", f".venv/bin/python -m pip install {quoted}"))
-        return steps
-
-    def _pip_arguments(self) -> list[str]:
-        arguments = [part for name in self.requirements for part in ("-r", name)]
-        project = table(self.pyproject, "project")
-        is_package = "build-system" in self.pyproject or self.tree.has(self.root, "setup.py")
-        if is_package or "[metadata]" in self.tree.text(join(self.root, "setup.cfg")):
-            extras = [extra for extra in _DEVELOPMENT if extra in table(project, "optional-dependencies")]
-            arguments += ["-e", f".[{','.join(extras)}]" if extras else "."]
-        elif project:
-            # No build system: an application whose directory layout setuptools would refuse to guess.
-            arguments += texts(project.get("dependencies"))
-        for group in _DEVELOPMENT:
-            if group in table(self.pyproject, "dependency-groups"):
-                arguments += ["--group", group]
-        return arguments
-
-    def _mentions(self, tool: str) -> bool:
-        """Whether a dependency list names the tool, in whatever file."""
-        return re.search(rf"""(?:^|["'\s]){tool}(?:["'\s\[<>=~!;,]|$)""", self.mentioned, re.MULTILINE) is not None
-
-    def is_unittest(self) -> bool:
-        """Whether every test file that was read imports unittest and nothing asks for pytest."""
-        if "pytest" in self.mentioned or any(
-            path.endswith("/conftest.py") for path in self.tree.files.below(self.root)
-        ):
-            return False
-        read = [self.tree.text(path) for path in self.tests[:TEST_FILES_READ_MAX]]
-        return all(_UNITTEST.search(text) and "pytest" not in text for text in read)
-
-    def _unittest_lines(self) -> list[str]:
-        """One `discover` for each directory that another one would not reach: it walks into packages only."""
-        lines: dict[tuple[str, str], None] = {}
-        for path in self.tests:
-            directory = parent(path)
-            while directory != self.root and self.tree.has(directory, "__init__.py"):
-                directory = parent(directory)
-            prefix = "" if self.root == "." else self.root + "/"
-            start = directory.removeprefix(prefix) if directory != self.root else "."
-            pattern = "test_*.py" if path.rsplit("/", 1)[-1].startswith("test_") else "*_test.py"
-            lines[(start, pattern)] = None
-        return [f"discover -s {shlex.quote(start)} -p {shlex.quote(pattern)}" for start, pattern in lines]
-
-    def _dependency_names(self) -> set[str]:
-        project = table(self.pyproject, "project")
-        named = texts(project.get("dependencies"))
-        for group in (table(project, "optional-dependencies"), table(self.pyproject, "dependency-groups")):
-            for each in group.values():
-                named += texts(each)
-        named += table(self.pyproject, "tool", "poetry", "dependencies")
-        matches = (_REQUIREMENT_NAME.match(text) for text in named)
-        return {_normalized(match[1]) for match in matches if match is not None}
-
-    def _dependency_roots(self) -> set[str]:
-        targets = [
-            match[1]
-            for name in self.requirements
-            for match in _REQUIREMENT_PATH.finditer(self.tree.text(join(self.root, name)))
-        ]
-        sources = [
-            table(self.pyproject, "tool", "uv", "sources"),
-            table(self.pyproject, "tool", "poetry", "dependencies"),
-        ]
-        groups = table(self.pyproject, "tool", "poetry", "group").values()
-        sources += [table(group, "dependencies") for group in groups]
-        for source in sources:
-            targets += [
-                value["path"]
-                for value in source.values()
-                if isinstance(value, dict) and isinstance(value.get("path"), str)
-            ]
-        roots = {inside(self.root, target) for target in targets}
-        return {root for root in roots if root is not None and root != self.root}
+        root = environment.root
+        manifests = [join(root, name) for name in MANIFESTS]
+        return ProjectJob(
+            check=check,
+            steps=tuple(steps),
+            env=environment.variables(),
+            caches=(environment.cache(manifests),),
+            reports=(join(root, REPORT),) if has_report else (),
+        )
 
 
-def _normalized(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+def _inner(roots: Sequence[str]) -> Mapping[str, list[str]]:
+    """For each root those directly below it, with no other in between."""
+    nearest = Nearest(roots)
+    found: dict[str, list[str]] = {}
+    for root in roots:
+        outer = nearest.root(directory(root)) if root != "." else None
+        if outer is not None:
+            found.setdefault(outer, []).append(root)
+    return found

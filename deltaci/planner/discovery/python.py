@@ -54,6 +54,8 @@ STRUCTURE: Final = (
     *("test_*.py", "*_test.py", "tests.py", "conftest.py", "__init__.py", "manage.py"),
 )
 TEST_FILES_READ_MAX: Final = 20
+# In all projects together, if these are many; each has at least one read.
+TEST_FILES_READ_ALL_MAX: Final = 4_000
 _TEST_FILE: Final = re.compile(r"(?:test_.*|.*_test)\.py", re.DOTALL)
 _REQUIREMENT_FILE: Final = re.compile("|".join(fnmatch.translate(name) for name in _REQUIREMENT_NAMES))
 # In a directory above, they concern what is below.
@@ -67,9 +69,10 @@ def wanted(tree: Tree, manifests: list[str]) -> list[str]:
     left_out = left_out_manifests(tree, "pyproject.toml")
     roots = sorted({parent(path) for path in (*manifests, *left_out)})
     paths = [*manifests, *left_out]
+    count = max(1, min(TEST_FILES_READ_MAX, TEST_FILES_READ_ALL_MAX // len(roots)))
     for own in _own(tree, roots).values():
-        paths += own.tests[:TEST_FILES_READ_MAX]
-        paths += own.manage[:TEST_FILES_READ_MAX]
+        paths += own.tests[:count]
+        paths += own.manage[:count]
     for root in roots:
         paths += [join(root, name) for name in (*MANIFESTS, *SETTINGS)]
     names = {*VERSIONS, HOOKS}

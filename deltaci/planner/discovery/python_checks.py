@@ -147,7 +147,7 @@ def testing(tree: Tree, environment: Environment, own: Own, inner: Sequence[str]
     declared = environment.declared
     is_configured = _configures_pytest(tree, declared)
     asks_for_pytest = is_configured or bool(own.conftests)
-    names = environment.names()
+    names = environment.names
     pytest = Testing(
         lines=(("Test", "pytest", f"{_places(declared, own, inner)}--junitxml={REPORT}"),),
         tools=("pytest",),

@@ -7,6 +7,7 @@ which nobody takes away when they make `.venv` anew.
 
 import shlex
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Final
 
 from deltaci.domain.plan import Step
@@ -45,8 +46,8 @@ class Environment:
         name = {"uv": "uv.lock", "poetry": "poetry.lock", "pdm": "pdm.lock", "pipenv": "Pipfile.lock"}.get(self.tool)
         base = workspace.root if workspace is not None else self.root
         self.lock = join(base, name) if name is not None and tree.has(base, name) else None
-        self.extras = declared.extras()
-        self.groups = declared.groups()
+        self.extras = declared.extras
+        self.groups = declared.groups
 
     def _tool(self) -> str:
         has, declared = self._tree.has, self.declared
@@ -61,13 +62,13 @@ class Environment:
             return "pipenv"
         return "uv" if declared.tool("uv") and "project" in declared.pyproject else "pip"
 
-    def names(self) -> set[str]:
+    @cached_property
+    def names(self) -> frozenset[str]:
         """Packages that lists which this environment can install name, whichever list it is."""
-        found = {name_of(text) for text in self.declared.texts()} | self._listed.names
-        found |= {name_of(name) for each in self.declared.tables() for name in each}
+        found = self.declared.listed_names | self._listed.names
         if "extras_require" in self.declared.setup_py and self.extras:
             found |= self.declared.setup_names()
-        return {name for name in found if name is not None}
+        return found
 
     def _chosen(self, lists: dict[str, list[str]], tools: Sequence[str]) -> list[str]:
         wanted = {"pytest", *tools}
@@ -79,10 +80,8 @@ class Environment:
 
     def missing(self, tools: Sequence[str]) -> list[str]:
         """Those of `tools` that no list names."""
-        names = self.names()
-        if self.workspace is not None:
-            names |= {name for text in self.workspace.texts() if (name := name_of(text)) is not None}
-        return [tool for tool in tools if tool not in names]
+        above = self.workspace.listed_names if self.workspace is not None else frozenset[str]()
+        return [tool for tool in tools if tool not in self.names and tool not in above]
 
     def step(self, name: str, run: str) -> Step:
         """A step in the directory of the project."""
@@ -146,8 +145,9 @@ class Environment:
         """Whether all members have to be there: for the root's own checks, and where only the root lists the tools."""
         if self.workspace is None:
             return False
-        own = self.names()
-        return self.workspace.root == self.root or any(tool not in own and not self.missing([tool]) for tool in tools)
+        return self.workspace.root == self.root or any(
+            tool not in self.names and not self.missing([tool]) for tool in tools
+        )
 
     def _poetry(self, tools: Sequence[str]) -> str:
         wanted = {"pytest", *tools}

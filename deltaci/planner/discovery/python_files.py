@@ -6,6 +6,7 @@ Rule 2: names of packages that may be meant count as meant: a name that no proje
 
 import re
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any, Final
 
 import msgspec
@@ -177,6 +178,7 @@ class Declared:
         )
         return next((found for found in map(version_text, declared) if found is not None), None)
 
+    @cached_property
     def extras(self) -> dict[str, list[str]]:
         """Requirements of each extra that pip can install by name."""
         found = {name: texts(value) for name, value in table(self.project, "optional-dependencies").items()}
@@ -190,6 +192,7 @@ class Declared:
                     found.setdefault(name, [])
         return {name: value for name, value in found.items() if is_plain(name)}
 
+    @cached_property
     def groups(self) -> dict[str, list[str]]:
         """Requirements of each dependency group, those of the groups that it includes among them."""
         declared = {normalized(name): value for name, value in table(self.pyproject, "dependency-groups").items()}
@@ -203,16 +206,24 @@ class Declared:
             found[name] = {**found.get(name, {}), **table(group, "dependencies")}
         return found
 
-    def texts(self) -> list[str]:
+    @cached_property
+    def listed(self) -> list[str]:
         """Every requirement in the form of PEP 508 that an installer takes from pyproject.toml and setup.cfg."""
         found = [*texts(self.project.get("dependencies")), *texts(self.uv.get("dev-dependencies"))]
-        for each in (*self.extras().values(), *self.groups().values()):
+        for each in (*self.extras.values(), *self.groups.values()):
             found += each
         for value in table(self.pyproject, "tool", "pdm", "dev-dependencies").values():
             found += texts(value)
         for key in ("install_requires", "setup_requires", "tests_require"):
             found += self.setup_cfg.get("options", {}).get(key, "").split("\n")
         return [text.removeprefix("-e ") for text in found]
+
+    @cached_property
+    def listed_names(self) -> frozenset[str]:
+        """The packages that an installer takes, normalized."""
+        found = {name_of(text) for text in self.listed}
+        found |= {name_of(name) for each in self.tables() for name in each}
+        return frozenset(name for name in found if name is not None)
 
     def other_texts(self) -> list[str]:
         """Requirements of what only the build, or hatch, installs."""
@@ -238,13 +249,12 @@ class Declared:
 
     def dependency_names(self) -> set[str]:
         """All packages that the project may need, whether here or not."""
-        found = {name_of(text) for text in (*self.texts(), *self.other_texts())} | self.setup_names()
-        found |= {name_of(name) for each in self.tables() for name in each}
-        return {name for name in found if name is not None}
+        found = {name for name in map(name_of, self.other_texts()) if name is not None}
+        return found | self.setup_names() | self.listed_names
 
     def dependency_targets(self) -> set[str]:
         """The directories of the repository that the project depends on."""
-        found = {local_target(self.root, text) for text in (*self.texts(), *self.other_texts())}
+        found = {local_target(self.root, text) for text in (*self.listed, *self.other_texts())}
         for each in self.tables():
             for value in each.values():
                 path = value.get("path", value.get("file")) if isinstance(value, dict) else None

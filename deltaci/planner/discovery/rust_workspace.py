@@ -89,9 +89,9 @@ class Cargo:
         settings = table(self.at(root), "workspace")
         patterns = [*texts(settings.get("members")), *texts(settings.get("default-members"))]
         barred = self._barred(root)
-        candidates: Sequence[str] = [root, *below(root, self.all)]
+        candidates: Sequence[str] = below(root, self.all)
         if any(".." in pattern.split("/") for pattern in patterns):
-            candidates = self.all
+            candidates = [each for each in self.all if each != root]
         found: set[str] = set()
         waiting = [(each, False) for each in sorted(members(root, patterns, candidates))]
         if self._has_package(root):

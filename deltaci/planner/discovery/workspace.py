@@ -129,7 +129,7 @@ def _matcher(pattern: tuple[str, ...]) -> Callable[[str], bool]:
     rules = [None if name == "**" else re.compile(fnmatch.translate(name)) for name in pattern]
 
     def matches(place: str) -> bool:
-        names = place.split("/")[: PATTERN_NAMES_MAX * 4]
+        names = [] if place == "." else place.split("/")[: PATTERN_NAMES_MAX * 4]
         # reached[i]: the first i rules can match the names so far; `**` matches any number of them.
         reached = [True] + [False] * len(rules)
         _skip(rules, reached)

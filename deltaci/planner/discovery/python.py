@@ -56,6 +56,8 @@ STRUCTURE: Final = (
 TEST_FILES_READ_MAX: Final = 20
 # In all projects together, if these are many; each has at least one read.
 TEST_FILES_READ_ALL_MAX: Final = 4_000
+# Requirement files and versions; beyond it, they are as good as empty.
+LISTINGS_READ_MAX: Final = 10_000
 _TEST_FILE: Final = re.compile(r"(?:test_.*|.*_test)\.py", re.DOTALL)
 _REQUIREMENT_FILE: Final = re.compile("|".join(fnmatch.translate(name) for name in _REQUIREMENT_NAMES))
 # In a directory above, they concern what is below.
@@ -76,11 +78,15 @@ def wanted(tree: Tree, manifests: list[str]) -> list[str]:
     for root in roots:
         paths += [join(root, name) for name in (*MANIFESTS, *SETTINGS)]
     names = {*VERSIONS, HOOKS}
+    listing = []
+    around = {place for root in roots for place in (root, *ancestors(root))}
     for path in tree.files.paths:
-        name = path.rpartition("/")[2]
-        if name in names or _REQUIREMENT_FILE.match(name):
-            paths.append(path)
-    return paths
+        place, _, name = path.rpartition("/")
+        # A `test.txt` may be anything, unless its directory says what it is, or may have what others include.
+        is_listing = "requirement" in path or (place or ".") in around
+        if name in names or (is_listing and _REQUIREMENT_FILE.match(name)):
+            listing.append(path)
+    return paths + listing[:LISTINGS_READ_MAX]
 
 
 def find(tree: Tree, manifests: list[str]) -> list[Project]:
@@ -205,6 +211,9 @@ class _Repository:
         reads |= {path for path in listed.files if not path.startswith("" if root == "." else root + "/")}
         if home is not None and home != root:
             reads.add(join(home, "pyproject.toml"))
+        native = declared.native_root()
+        if native is not None and native != root:
+            projects.add(native)  # a crate: whatever ecosystem the project there is of
         manifest = tree.first(root, MANIFESTS)
         assert manifest is not None
         return Project(

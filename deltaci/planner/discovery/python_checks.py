@@ -93,7 +93,7 @@ def lint_steps(tree: Tree, environment: Environment, names: Sequence[str], pinne
             case "black":
                 lines.append(("Check the format", "black", "--check ."))
             case "isort":
-                lines.append(("Check the imports", "isort", "--check-only ."))
+                lines.append(("Check the imports", "isort", "--check-only --extend-skip=.cache ."))
             case "flake8":
                 lines.append(("Lint", "flake8", "--extend-exclude=.venv,.cache ."))
             case "mypy":

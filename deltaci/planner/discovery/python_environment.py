@@ -79,9 +79,10 @@ class Environment:
         ]
 
     def missing(self, tools: Sequence[str]) -> list[str]:
-        """Those of `tools` that no list names."""
+        """Those of `tools` that no list names, and that are not this very project."""
         above = self.workspace.listed_names if self.workspace is not None else frozenset[str]()
-        return [tool for tool in tools if tool not in self.names and tool not in above]
+        own = self.declared.name()
+        return [tool for tool in tools if tool not in self.names and tool not in above and tool != own]
 
     def step(self, name: str, run: str) -> Step:
         """A step in the directory of the project."""

@@ -262,6 +262,12 @@ class Declared:
                     found.add(inside(self.root, path))
         return {target for target in found if target is not None}
 
+    def native_root(self) -> str | None:
+        """The directory of the crate that maturin builds into the package, if it is told where that is."""
+        path = table(self.pyproject, "tool", "maturin").get("manifest-path")
+        crate = inside(self.root, path) if isinstance(path, str) else None
+        return None if crate is None else directory(crate)
+
 
 def _group(key: str, declared: dict[str, Any]) -> list[str]:
     """The requirements of a group; a cycle of includes ends where it closes."""

@@ -6,6 +6,8 @@ import time
 import pytest
 
 from deltaci.planner.errors import PlanFailed
+from deltaci.planner.graph import ProjectGraph
+from deltaci.planner.impact import Difference, of_projects
 from tests.planner.discovered import anything, job_of, projects_of, runs_of, toml
 
 
@@ -153,6 +155,41 @@ def test_a_crate_that_cargo_refuses_is_no_project_unless_it_is_its_own_workspace
     }
 
     assert roots_of(files) == ["a", "own"]
+
+
+def test_exclude_wins_over_globs_and_dependencies_but_not_over_names() -> None:
+    """A crate that is excluded is built by itself; one that `members` names is a member in spite of `exclude`."""
+    files = {
+        "Cargo.toml": "[workspace]\nmembers = ['crates/*', 'tools/in']\nexclude = ['crates/b', 'tools', 'c']",
+        "crates/a/Cargo.toml": crate("a", "[dependencies]\nc = {path = '../../c'}\n"),
+        "crates/b/Cargo.toml": crate("b"),
+        "tools/in/Cargo.toml": crate("in"),
+        "tools/out/Cargo.toml": crate("out"),
+        "c/Cargo.toml": crate("c"),
+    }
+
+    projects = projects_of(files, "rust")
+
+    assert {root: runs_of(project, "test")[0] for root, project in projects.items()} == {
+        "c": "cargo test",
+        "crates/a": "cargo test -p a",
+        "crates/b": "cargo test",
+        "tools/in": "cargo test -p in",
+        "tools/out": "cargo test",
+    }
+    assert projects["crates/a"].depends_on_roots == {"c"}
+
+
+def test_what_is_in_a_workspace_and_in_none_of_its_crates_runs_all_of_them() -> None:
+    """The root of a virtual workspace is no project: as one without a job, it would take changes and run nothing."""
+    graph = ProjectGraph(tuple(projects_of({**WORKSPACE, "stray/Cargo.toml": crate("stray")}, "rust").values()))
+
+    for path in ("stray/src/lib.rs", "proto/a.proto", "Cargo.toml"):
+        touched, _ = of_projects(graph, Difference(paths=(path,)))
+
+        assert {"crates/app", "crates/core"} <= {graph.projects[index].root for index in touched}
+    touched, _ = of_projects(graph, Difference(paths=("crates/app/src/lib.rs",)))
+    assert [graph.projects[index].root for index in touched] == ["crates/app"]
 
 
 def test_a_path_outside_of_every_project_is_read() -> None:

@@ -242,7 +242,9 @@ def test_a_symbolic_link_is_no_dockerfile() -> None:
 def test_two_thousand_images_are_found_in_seconds() -> None:
     """Each copies directories of others."""
     files = {f"s/s{i}/Dockerfile": f"FROM a\nCOPY s/s{i} /a\nCOPY libs /libs\n" for i in range(2000)}
-    files |= {f"s/s{i}/go.mod": f"module s{i}\n" for i in range(2000)} | {f"libs/l{i}/go.mod": "" for i in range(40)}
+    files |= {f"s/s{i}/go.mod": f"module s{i}\n" for i in range(2000)} | {
+        f"libs/l{i}/go.mod": f"module l{i}\n" for i in range(40)
+    }
     start = time.process_time()
 
     found = projects_of(files)

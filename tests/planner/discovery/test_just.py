@@ -44,8 +44,8 @@ def test_where_a_language_is_found_its_recipes_are_not_run() -> None:
     """They would run the same again, be it at their root or below; the plan says what it does not use."""
     text = "test:\n    cargo test\n"
 
-    beside = discovery_of({"justfile": text, "Cargo.toml": "[package]\n"})
-    above = discovery_of({"justfile": text, "crates/a/Cargo.toml": "[package]\n"})
+    beside = discovery_of({"justfile": text, "Cargo.toml": "[package]\nname = 'a'\n"})
+    above = discovery_of({"justfile": text, "crates/a/Cargo.toml": "[package]\nname = 'a'\n"})
 
     for found in (beside, above):
         assert [project.ecosystem for project in found.projects] == ["rust"]

@@ -16,16 +16,22 @@ import msgspec
 
 from deltaci.domain.plan import Reason
 from deltaci.domain.project import Project
-from deltaci.planner.discovery import go, node, python, rust
-from deltaci.planner.discovery.project import MANIFEST_BYTES_MAX, Tree, is_left_out
+from deltaci.planner.discovery import go, maven, node, python, rust
+from deltaci.planner.discovery.project import (
+    MANIFEST_BYTES_MAX,
+    MANIFESTS_MAX,
+    Tree,
+    is_left_out,
+    parent,
+    too_many,
+)
 from deltaci.planner.errors import PlanFailed, printable
 from deltaci.planner.repository import Files
 
-MANIFESTS_MAX: Final = 20_000
 # Each has MANIFESTS (names of files that make a project), STRUCTURE (names of all files that it looks at, as in
 # `fnmatch`), SOURCES (suffixes), `wanted` (the paths to read, from the names) and `find` (the projects, from names and
 # contents); the ecosystem of its projects is the name of the module.
-ECOSYSTEMS: Final[tuple[ModuleType, ...]] = (go, node, python, rust)
+ECOSYSTEMS: Final[tuple[ModuleType, ...]] = (go, maven, node, python, rust)
 # At the root of the repository, a file of one of these kinds concerns its own project and no other.
 SOURCES: Final[Mapping[str, frozenset[str]]] = {
     ecosystem.__name__.rpartition(".")[2]: ecosystem.SOURCES for ecosystem in ECOSYSTEMS
@@ -78,7 +84,8 @@ def fingerprint(seen: Files, read: list[str]) -> str:
     contents = set(read)
     whole = hashlib.sha256()
     for path in seen.paths:
-        whole.update(f"{path}\0{seen.kind(path)}\0{seen.sha(path) if path in contents else ''}\n".encode())
+        kind = "program" if seen.is_executable(path) else seen.kind(path)
+        whole.update(f"{path}\0{kind}\0{seen.sha(path) if path in contents else ''}\n".encode())
     return whole.hexdigest()[:16]
 
 
@@ -95,7 +102,7 @@ def discover(seen: Files, contents: Mapping[str, bytes]) -> Discovery:
     projects: list[Project] = []
     for ecosystem, manifests in _manifests(seen).items():
         projects += ecosystem.find(tree, manifests)
-    return Discovery(projects=tuple(projects), reasons=tuple(_left_out(seen)))
+    return Discovery(projects=tuple(projects), reasons=tuple(_left_out(seen, projects)))
 
 
 def _manifests(seen: Files) -> dict[ModuleType, list[str]]:
@@ -113,7 +120,7 @@ def _manifests(seen: Files) -> dict[ModuleType, list[str]]:
                 found[ecosystem].append(path)
     count = sum(len(paths) for paths in found.values())
     if count > MANIFESTS_MAX:
-        raise PlanFailed(f"{count} manifests, at most {MANIFESTS_MAX} are read; describe the jobs in deltaci.yaml")
+        raise too_many(count)
     return found
 
 
@@ -121,8 +128,13 @@ def _of(names: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(fnmatch.translate(name) for name in names))
 
 
-def _left_out(seen: Files) -> list[Reason]:
-    paths = [path for path in seen.paths if _MANIFEST.match(path.rpartition("/")[2]) and is_left_out(path)]
+def _left_out(seen: Files, projects: list[Project]) -> list[Reason]:
+    taken = {project.root for project in projects}  # a declared member is a project wherever it is
+    paths = [
+        path
+        for path in seen.paths
+        if _MANIFEST.match(path.rpartition("/")[2]) and is_left_out(path) and parent(path) not in taken
+    ]
     if not paths:
         return []
     shown = ", ".join(printable(path) for path in paths[:3]) + (", ..." if len(paths) > 3 else "")

@@ -16,7 +16,7 @@ import msgspec
 
 from deltaci.domain.plan import Reason
 from deltaci.domain.project import Project
-from deltaci.planner.discovery import go, gradle, maven, node, python, rust
+from deltaci.planner.discovery import dotnet, go, gradle, maven, node, python, rust
 from deltaci.planner.discovery.project import (
     MANIFEST_BYTES_MAX,
     MANIFESTS_MAX,
@@ -31,7 +31,7 @@ from deltaci.planner.repository import Files
 # Each has MANIFESTS (names of files that make a project), STRUCTURE (names of all files that it looks at, as in
 # `fnmatch`), SOURCES (suffixes), `wanted` (the paths to read, from the names) and `find` (the projects, from names and
 # contents); the ecosystem of its projects is the name of the module.
-ECOSYSTEMS: Final[tuple[ModuleType, ...]] = (go, gradle, maven, node, python, rust)
+ECOSYSTEMS: Final[tuple[ModuleType, ...]] = (dotnet, go, gradle, maven, node, python, rust)
 # At the root of the repository, a file of one of these kinds concerns its own project and no other.
 SOURCES: Final[Mapping[str, frozenset[str]]] = {
     ecosystem.__name__.rpartition(".")[2]: ecosystem.SOURCES for ecosystem in ECOSYSTEMS

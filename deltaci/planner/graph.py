@@ -115,6 +115,18 @@ class ProjectGraph:
                 return False
             directory = parent(directory)
 
+    def inside(self, index: int, *, any_ecosystem: bool) -> tuple[int, ...]:
+        """The projects below the root of another one, of its own ecosystem or of all."""
+        outer = self.projects[index]
+        prefix = "" if outer.root == "." else f"{outer.root}/"
+        return tuple(
+            other
+            for other, project in enumerate(self.projects)
+            if other != index
+            and project.root.startswith(prefix)
+            and (any_ecosystem or project.ecosystem == outer.ecosystem)
+        )
+
     def spread(self, touched: Mapping[int, Reason]) -> dict[int, Touch]:
         """`touched` and all that depends on it, nearest first: the chain of each is as short as can be."""
         found = {index: Touch(touched[index]) for index in sorted(touched)}

@@ -179,6 +179,12 @@ def _touched_by(path: str, graph: ProjectGraph) -> list[tuple[int, Reason]]:
         text = f"{shown} changed and belongs to no project, so to all of them"
         shared = Reason(rule="shared-file", file=path, text=text)
         return [(index, shared) for index in range(len(graph.projects))]
+    idle = [index for index in owners if not graph.projects[index].jobs]
+    if idle:
+        # Nothing runs for the file itself: it may be what the projects inside are built with.
+        text = f"{shown} changed, which nothing runs for by itself, so for all that is beside it"
+        beside = Reason(rule="shared-file", file=path, text=text)
+        found += [(index, beside) for each in idle for index in graph.inside(each, any_ecosystem=idle == [*owners])]
     read = Reason(rule="shared-file", file=path, text=f"{shown} changed, which this project reads")
     found += [(index, read) for index in readers]
     if owners and graph.projects[owners[0]].root == "." and _concerns_all(path, [graph.projects[i] for i in owners]):

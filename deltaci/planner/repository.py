@@ -78,6 +78,11 @@ class Files:
         """Whether a regular file is at `path`."""
         return self.kind(path) == "file"
 
+    def is_executable(self, path: str) -> bool:
+        """Whether a regular file is at `path` that a shell may start by its name."""
+        entry = self._by_path.get(path)
+        return entry is not None and entry.mode == "100755"
+
     def size(self, path: str) -> int:
         """Bytes of the file at `path`; 0 if there is none."""
         entry = self._by_path.get(path)

@@ -17,17 +17,38 @@ import msgspec
 
 from deltaci.domain.plan import Reason
 from deltaci.domain.project import Project
-from deltaci.planner.discovery import cmake, docker, go, just, make, meson, node, python, rust, task
+from deltaci.planner.discovery import (
+    cmake,
+    docker,
+    dotnet,
+    go,
+    gradle,
+    just,
+    make,
+    maven,
+    meson,
+    node,
+    python,
+    rust,
+    task,
+)
 from deltaci.planner.discovery.others import Roots, outermost
-from deltaci.planner.discovery.project import MANIFEST_BYTES_MAX, Tree, is_left_out, join, parent
+from deltaci.planner.discovery.project import (
+    MANIFEST_BYTES_MAX,
+    MANIFESTS_MAX,
+    Tree,
+    is_left_out,
+    join,
+    parent,
+    too_many,
+)
 from deltaci.planner.errors import PlanFailed, printable
 from deltaci.planner.repository import Files
 
-MANIFESTS_MAX: Final = 20_000
 # Each has MANIFESTS (names of files that make a project), STRUCTURE (names of all files that it looks at, as in
 # `fnmatch`), SOURCES (suffixes), `wanted` (the paths to read, from the names) and `find` (the projects, from names and
 # contents); the ecosystem of its projects is the name of the module.
-ECOSYSTEMS: Final[tuple[ModuleType, ...]] = (cmake, go, meson, node, python, rust)
+ECOSYSTEMS: Final[tuple[ModuleType, ...]] = (cmake, dotnet, go, gradle, maven, meson, node, python, rust)
 # The same, but `find` takes the roots of what was found before as well, and answers what it leaves unused besides.
 # Nothing that these read is needed to build anything, so that none of it can fail a plan.
 FALLBACKS: Final[tuple[ModuleType, ...]] = (make, just, task)
@@ -86,7 +107,8 @@ def fingerprint(seen: Files, read: list[str]) -> str:
     contents = set(read)
     whole = hashlib.sha256()
     for path in seen.paths:
-        whole.update(f"{path}\0{seen.kind(path)}\0{seen.sha(path) if path in contents else ''}\n".encode())
+        kind = "program" if seen.is_executable(path) else seen.kind(path)
+        whole.update(f"{path}\0{kind}\0{seen.sha(path) if path in contents else ''}\n".encode())
     return whole.hexdigest()[:16]
 
 
@@ -100,11 +122,11 @@ def discover(seen: Files, contents: Mapping[str, bytes]) -> Discovery:
         PlanFailed: a manifest cannot be read (the problem has file and line), or there are too many.
     """
     tree = Tree(seen, contents)
-    manifests, too_many = _manifests(seen)
+    manifests, unread = _manifests(seen)
     projects: list[Project] = []
     for module in ECOSYSTEMS:
         projects += module.find(tree, manifests[module])
-    reasons = [*_left_out(seen), *too_many]
+    reasons = [*_left_out(seen, projects), *unread]
     for group in (FALLBACKS, IMAGES):
         roots = Roots(project.root for project in projects)
         found = [module.find(tree, manifests[module], roots) for module in group]
@@ -136,7 +158,7 @@ def _manifests(seen: Files) -> tuple[dict[ModuleType, list[str]], list[Reason]]:
                 oversized.append(path)
     count = sum(len(found[module]) for module in ECOSYSTEMS)
     if count > MANIFESTS_MAX:
-        raise PlanFailed(f"{count} manifests, at most {MANIFESTS_MAX} are read; describe the jobs in deltaci.yaml")
+        raise too_many(count)
     reasons = []
     if oversized:
         text = f"more than {MANIFEST_BYTES_MAX} bytes, and not read: {_shown(oversized)}"
@@ -150,11 +172,15 @@ def _manifests(seen: Files) -> tuple[dict[ModuleType, list[str]], list[Reason]]:
     return found, reasons
 
 
-def _left_out(seen: Files) -> list[Reason]:
+def _left_out(seen: Files, projects: list[Project]) -> list[Reason]:
+    taken = {project.root for project in projects}  # a declared member is a project wherever it is
     paths = [
         path
         for path in seen.paths
-        if _MANIFEST.match(path.rpartition("/")[2]) and is_left_out(path) and not _is_part(seen, path)
+        if _MANIFEST.match(path.rpartition("/")[2])
+        and is_left_out(path)
+        and parent(path) not in taken
+        and not _is_part(seen, path)
     ]
     if not paths:
         return []

@@ -15,6 +15,7 @@ from deltaci.planner.errors import PlanFailed, Problem, printable
 from deltaci.planner.repository import Files
 
 MANIFEST_BYTES_MAX: Final = 1024 * 1024
+MANIFESTS_MAX: Final = 20_000
 # Projects below these are somebody else's, generated, or there to be tested with.
 LEFT_OUT_DIRECTORIES: Final = frozenset(
     {
@@ -55,6 +56,10 @@ class Tree:
     def text(self, path: str) -> str:
         """The contents of a file; empty if it was not read (not there, too large)."""
         return self._contents.get(path, b"").decode("utf-8-sig", "replace")
+
+    def data(self, path: str) -> bytes:
+        """The contents of a file as they are; empty if it was not read (not there, too large)."""
+        return self._contents.get(path, b"")
 
     def toml(self, path: str) -> dict[str, Any]:
         """A TOML file as a dictionary; empty if it is not there. Raises PlanFailed if it is not TOML."""
@@ -108,13 +113,37 @@ def parent(path: str) -> str:
     return str(PurePosixPath(path).parent)
 
 
-def is_left_out(path: str) -> bool:
-    """Whether a manifest at `path` is not one of this repository's own projects."""
+def is_left_out(path: str, *, but_for: frozenset[str] = frozenset()) -> bool:
+    """Whether a manifest at `path` is not one of this repository's own projects.
+
+    `but_for`: names of directories that an ecosystem keeps its own projects in.
+    """
     directories = path.split("/")[:-1]
     return any(
-        name in LEFT_OUT_DIRECTORIES or name.startswith(".") or any(mark in name for mark in _TEMPLATE_MARKS)
+        (name in LEFT_OUT_DIRECTORIES and name not in but_for)
+        or name.startswith(".")
+        or any(mark in name for mark in _TEMPLATE_MARKS)
         for name in directories
     )
+
+
+def too_many(count: int) -> PlanFailed:
+    """More manifests than are read, `count` of them."""
+    return PlanFailed(f"{count} manifests, at most {MANIFESTS_MAX} are read; describe the jobs in deltaci.yaml")
+
+
+def upward(directory: str) -> list[str]:
+    """A directory and all above it, nearest first; the last is `.`, the root of the repository."""
+    found = [directory]
+    while directory != ".":
+        directory = parent(directory)
+        found.append(directory)
+    return found
+
+
+def relative(path: str, start: str) -> str:
+    """`path` as seen from the directory `start`, both relative to the root of the repository."""
+    return posixpath.relpath(f"/{path}", f"/{start}")
 
 
 def inside(root: str, target: str) -> str | None:

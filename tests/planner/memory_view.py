@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 
-from deltaci.forge.mirror import Change, TreeEntry
+from deltaci.forge.local import Change, TreeEntry
 
 
 class MemoryView:

@@ -75,7 +75,7 @@ _OPTIONS: Final = (
     "core.packedGitLimit=512m",
 )
 # Whoever outgrows the limit hears of it from its write, and says so; the signal would only end it.
-_BOUNDED: Final = "trap '' XFSZ; ulimit -f \"$0\" && exec \"$@\""
+_BOUNDED: Final = 'trap \'\' XFSZ; ulimit -f "$0" && exec "$@"'
 _BLOCK_BYTES: Final = 512
 
 

@@ -47,7 +47,7 @@ def run_git_now(
         asked.write(stdin)
         asked.seek(0)
         try:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603 - our own options, and arguments that were checked
                 command_line(arguments, git_dir=git_dir),
                 stdin=asked,
                 stdout=subprocess.PIPE,

@@ -107,6 +107,7 @@ class LocalRepository:
         self.directory: Final = directory
         self.repo_id: Final = repo_id
         self.limits: Final = limits or MirrorLimits()
+        self._diffs: dict[tuple[str, str], tuple[Change, ...] | None] = {}
 
     def error(self, asked: str, why: str, *, kind: type[MirrorError] = MirrorError) -> MirrorError:
         """An error of this repository: could not do `asked`, because `why`."""
@@ -205,9 +206,7 @@ class LocalRepository:
         """The best common ancestor of two commits, or None if one is not here or they have no history in common."""
         self.check_sha(one)
         self.check_sha(other)
-        result = self._run(
-            ["merge-base", "--end-of-options", one, other], f"find the merge base of {one} and {other}"
-        )
+        result = self._run(["merge-base", "--end-of-options", one, other], f"find the merge base of {one} and {other}")
         if result.exit_code != 0:
             return None
         # Criss-cross merges have several best ancestors; git prints the first, and the same one each time.
@@ -218,9 +217,8 @@ class LocalRepository:
     def diff(self, base_sha: str | None, head_sha: str) -> tuple[Change, ...] | None:
         """What changed from `base_sha` to `head_sha`, sorted by path; None means unknown, which is not "nothing".
 
-        Unknown is: no base, a base that is not here, more than `changes_max` changed files, names that are not UTF-8
-        and so many of them that two may look the same. No content is looked at: whether a file that came is one that
-        went decides nothing, and finding out would read both.
+        Unknown is: no base, a base that is not here, or more than `changes_max` changed files. No content is looked
+        at: whether a file that came is one that went decides nothing, and finding out would read both.
 
         Raises:
             MirrorError: malformed sha, or git failed on commits that are here.
@@ -231,7 +229,13 @@ class LocalRepository:
         return self.diff_of_known(base_sha, head_sha)
 
     def diff_of_known(self, base_sha: str, head_sha: str) -> tuple[Change, ...] | None:
-        """As `diff`, of commits that are known to be here."""
+        """As `diff`, of commits that are known to be here; asked again, it is not computed again."""
+        key = (base_sha, head_sha)
+        if key not in self._diffs:
+            self._diffs[key] = self._diff(base_sha, head_sha)
+        return self._diffs[key]
+
+    def _diff(self, base_sha: str, head_sha: str) -> tuple[Change, ...] | None:
         self.check_sha(base_sha)
         self.check_sha(head_sha)
         most = self.limits.changes_max
@@ -295,6 +299,11 @@ class CommitView:
         self._only = only
         self._listing: Listing | None = None
         self._found: dict[str, TreeEntry] = {}
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether all its entries were asked for."""
+        return self._listing is not None
 
     @property
     def is_exact(self) -> bool:

@@ -527,8 +527,7 @@ async def test_a_mirror_that_lacks_objects_of_a_commit_is_fetched_anew(
 
     await mirror.ensure(sha, "refs/heads/main")
     with pytest.raises(MirrorDamaged) as caught:
-        mirror.local().view(sha).read("a")
-        mirror.local().view(sha).entries()
+        mirror.local().view(sha).read_many([entry.path for entry in mirror.local().view(sha).entries()])
     await mirror.discard()
     await mirror.ensure(sha, "refs/heads/main")
 

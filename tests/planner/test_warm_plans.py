@@ -1,4 +1,4 @@
-"""What is kept from one plan to the next makes plans cheaper and changes none: warm and cold are equal byte for byte."""
+"""What is kept from one plan to the next makes plans cheaper and changes none: warm equals cold, byte for byte."""
 
 import random
 from collections.abc import Iterator
@@ -26,23 +26,22 @@ def repository(tmp_path: Path) -> Bare:
     return Bare(tmp_path / "r.git")
 
 
-def a_file(rng: random.Random) -> tuple[str, Any]:
-    """A path and what may be there; most of it means something to discovery."""
-    root, other = rng.choice(ROOTS), rng.choice(ROOTS).rstrip("/")
-    number = rng.randrange(3)
-    return root + rng.choice(NAMES), rng.choice(
-        [
-            f'[project]\nname = "p{number}"\ndependencies = ["p{rng.randrange(3)}"]\n',
-            f'{{"name": "n{number}", "workspaces": ["packages/*"], "scripts": {{"test": "{number}"}}}}',
-            f"module example.com/{number}\nreplace a => ./{other}\n",
-            f'[package]\nname = "r{number}"\n[workspace]\nexclude = ["{other}"]\n',
-            f"import unittest  # {number}\n",
-            ("120000", f"../{number}"),
-            ("100755", f"#!/bin/sh\necho {number}\n"),
-            SUBMODULE,
-            "" if number else "\n" * 10,
-        ]
-    )
+def a_file(rng: random.Random, path: str | None = None) -> tuple[str, Any]:
+    """A path and what may be there; most of it means something to discovery, and little of it is broken."""
+    path = path or rng.choice(ROOTS) + rng.choice(NAMES)
+    other, number = rng.choice(ROOTS).rstrip("/"), rng.randrange(4)
+    if rng.random() < 0.1:
+        return path, rng.choice([("120000", f"../{number}"), SUBMODULE, "\n" * number, "[broken" * (number == 0)])
+    contents = {
+        "pyproject.toml": f'[project]\nname = "p{number}"\ndependencies = ["p{rng.randrange(4)}"]\n',
+        "package.json": f'{{"name": "n{number}", "workspaces": ["packages/*"], "scripts": {{"test": "{number}"}}}}',
+        "go.mod": f"module example.com/{number}\nreplace a => ./{other}\n",
+        "Cargo.toml": f'[package]\nname = "r{number}"\n[workspace]\nexclude = ["{other}"]\n',
+        "requirements.txt": f"pytest\n-e ./{other}\n" if number else "x\n",
+        "pnpm-workspace.yaml": f"packages: ['packages/{'*' if number else 'a'}']\n",
+    }
+    data = contents.get(path.rpartition("/")[2], f"{'import unittest' if number % 2 else '#'} {number}\n")
+    return path, ("100755", data) if rng.random() < 0.1 else data
 
 
 NAMES = (
@@ -50,6 +49,9 @@ NAMES = (
     *("test_a.py", "tests/test_b.py", "conftest.py", "__init__.py", "pnpm-workspace.yaml", "Cargo.lock", "uv.lock"),
     *("main.go", "src/index.ts", "README.md", "docs/a.md", "a b.txt", "src/x.py", ".github/workflows/ci.yml"),
 )
+CONFIGURATION = """version: 1
+jobs: {a: {steps: [x], paths: ["api/**"], caches: [{key: "${{ hash('**/*.json') }}", paths: [c]}]}}
+"""
 
 
 def histories(rng: random.Random) -> Iterator[dict[str, Any]]:
@@ -57,22 +59,18 @@ def histories(rng: random.Random) -> Iterator[dict[str, Any]]:
     files: dict[str, Any] = dict(a_file(rng) for _ in range(rng.randrange(30)))
     while True:
         for _ in range(rng.choice((0, 1, 1, 2, 5))):
-            edit = rng.randrange(6)
+            edit = rng.randrange(10)
             if edit == 0 and files:
                 del files[rng.choice(sorted(files))]
             elif edit == 1 and files:
                 files[a_file(rng)[0]] = files.pop(rng.choice(sorted(files)))
             elif edit == 2:
-                files["deltaci.yaml"] = rng.choice(
-                    [
-                        "version: 1\njobs: {a: {steps: [x], paths: ['api/**'], caches: "
-                        "[{key: \"${{ hash('**/*.json') }}\", paths: [c]}]}}\n",
-                        "broken: [",
-                        ("120000", "x"),
-                    ]
-                )
-            elif edit == 3:
+                files["deltaci.yaml"] = rng.choice([CONFIGURATION, "broken: [", ("120000", "x")])
+            elif edit in (3, 4):
                 files.pop("deltaci.yaml", None)
+            elif edit in (5, 6, 7) and files:
+                path, what = a_file(rng, rng.choice(sorted(files)))
+                files[path] = what
             else:
                 path, what = a_file(rng)
                 files[path] = what
@@ -94,6 +92,9 @@ def test_a_plan_does_not_depend_on_what_was_planned_before(repository: Bare, see
     for number, files in enumerate(histories(rng)):
         if number == 25:
             break
+        if number in (8, 16):
+            files = {**files, "broken/package.json": "[broken"}
+            files.pop("deltaci.yaml", None)
         shas.append(repository.commit(files, *shas[-1:]))
         for commit_sha, base_sha in (
             (shas[-1], shas[-2] if len(shas) > 1 else None),

@@ -30,11 +30,12 @@ def a_file(rng: random.Random, path: str | None = None) -> tuple[str, Any]:
     """A path and what may be there; most of it means something to discovery, and little of it is broken."""
     path = path or rng.choice(ROOTS) + rng.choice(NAMES)
     other, number = rng.choice(ROOTS).rstrip("/"), rng.randrange(4)
+    check, tool = rng.choice(("test", "lint", "build")), rng.choice(("ruff", "mypy", "poetry", "x"))
     if rng.random() < 0.1:
         return path, rng.choice([("120000", f"../{number}"), SUBMODULE, "\n" * number, "[broken" * (number == 0)])
     contents = {
-        "pyproject.toml": f'[project]\nname = "p{number}"\ndependencies = ["p{rng.randrange(4)}"]\n',
-        "package.json": f'{{"name": "n{number}", "workspaces": ["packages/*"], "scripts": {{"test": "{number}"}}}}',
+        "pyproject.toml": f'[project]\nname = "p{number}"\ndependencies = ["p{rng.randrange(4)}"]\n[tool.{tool}]\n',
+        "package.json": f'{{"name": "n{number}", "workspaces": ["packages/*"], "scripts": {{"{check}": "x"}}}}',
         "go.mod": f"module example.com/{number}\nreplace a => ./{other}\n",
         "Cargo.toml": f'[package]\nname = "r{number}"\n[workspace]\nexclude = ["{other}"]\n',
         "requirements.txt": f"pytest\n-e ./{other}\n" if number else "x\n",

@@ -8,7 +8,7 @@ Rule 2: what was seen and left out is said, so that nobody wonders why their pro
 import fnmatch
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Final
 
@@ -39,9 +39,20 @@ class Discovery(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[Reason, ...] = ()
 
 
-def _names(attribute: str) -> re.Pattern[str]:
-    patterns = sorted({name for ecosystem in ECOSYSTEMS for name in getattr(ecosystem, attribute)})
-    return re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns))
+class _Names:
+    """Basename patterns. Nearly all are plain names: one look into a set tells, where a hundred thousand are asked."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._plain = frozenset(pattern for pattern in patterns if not set(pattern) & set("*?["))
+        wild = sorted(set(patterns) - self._plain)
+        self._wild = re.compile("|".join(fnmatch.translate(pattern) for pattern in wild) if wild else "(?!)")
+
+    def match(self, name: str) -> bool:
+        return name in self._plain or self._wild.match(name) is not None
+
+
+def _names(attribute: str) -> _Names:
+    return _Names([name for ecosystem in ECOSYSTEMS for name in getattr(ecosystem, attribute)])
 
 
 _STRUCTURE: Final = _names("STRUCTURE")
@@ -50,7 +61,7 @@ _MANIFEST: Final = _names("MANIFESTS")
 
 def is_structural(path: str) -> bool:
     """Whether discovery may look at a file of this name."""
-    return _STRUCTURE.match(path.rpartition("/")[2]) is not None
+    return _STRUCTURE.match(path.rpartition("/")[2])
 
 
 def structure(files: Files) -> Files:
@@ -100,25 +111,21 @@ def discover(seen: Files, contents: Mapping[str, bytes]) -> Discovery:
 
 def _manifests(seen: Files) -> dict[ModuleType, list[str]]:
     found: dict[ModuleType, list[str]] = {ecosystem: [] for ecosystem in ECOSYSTEMS}
-    patterns = {ecosystem: _of(ecosystem.MANIFESTS) for ecosystem in ECOSYSTEMS}
+    patterns = {ecosystem: _Names(ecosystem.MANIFESTS) for ecosystem in ECOSYSTEMS}
     for path in seen.paths:
         name = path.rpartition("/")[2]
-        if _MANIFEST.match(name) is None or is_left_out(path) or not seen.is_file(path):
+        if not _MANIFEST.match(name) or is_left_out(path) or not seen.is_file(path):
             continue
         if seen.size(path) > MANIFEST_BYTES_MAX:
             text = f"{printable(path)} has {seen.size(path)} bytes, at most {MANIFEST_BYTES_MAX} are read"
             raise PlanFailed(f"{text}; describe the jobs in deltaci.yaml")
         for ecosystem, pattern in patterns.items():
-            if pattern.match(name) is not None:
+            if pattern.match(name):
                 found[ecosystem].append(path)
     count = sum(len(paths) for paths in found.values())
     if count > MANIFESTS_MAX:
         raise PlanFailed(f"{count} manifests, at most {MANIFESTS_MAX} are read; describe the jobs in deltaci.yaml")
     return found
-
-
-def _of(names: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile("|".join(fnmatch.translate(name) for name in names))
 
 
 def _left_out(seen: Files) -> list[Reason]:

@@ -7,7 +7,6 @@ import json
 import posixpath
 import tomllib
 from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
 from typing import Any, Final
 
 from deltaci.planner.errors import PlanFailed, Problem, printable
@@ -86,7 +85,7 @@ def join(root: str, name: str) -> str:
 
 def parent(path: str) -> str:
     """The directory of a path, `.` for the root."""
-    return str(PurePosixPath(path).parent)
+    return path.rpartition("/")[0] or "."
 
 
 def is_left_out(path: str) -> bool:

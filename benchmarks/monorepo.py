@@ -1,4 +1,4 @@
-"""A seeded monorepo of any size, written by `git fast-import`: projects of four ecosystems that depend on each other."""
+"""A seeded monorepo of any size, written by `git fast-import`: projects of four ecosystems, with dependencies."""
 
 import os
 import random
@@ -57,7 +57,7 @@ class Monorepo:
 
     def _manifests(self, ecosystem: str, root: str, number: int) -> list[tuple[str, str]]:
         first = number - number % GROUP
-        others = [n for n in range(first + number % 4, number, 4)][-2:]  # of the same ecosystem, before it
+        others = list(range(first + number % 4, number, 4))[-2:]  # of the same ecosystem, before it
         match ecosystem:
             case "python":
                 needs = ", ".join(f'"p{n}"' for n in (*others, "requests>=2", "pydantic"))

@@ -15,8 +15,8 @@ from deltaci.planner.pool import Worker
 START = Start(memory_bytes_max=2 * 1024**3, cache_bytes_max=256 * 1024**2, jobs_max=10_000, limits=MirrorLimits())
 NOTE = (
     "Projects of Python, a Node workspace, Go and Rust, 50 files each, that depend on each other in groups of 20. "
-    "Cold: the first plan of the repository in a process that runs already. Warm: the commit before was planned by the same "
-    "process. From the request to the decoded reply; the baseline is git alone on the same commits."
+    "Cold: the first plan of the repository in a process that runs already. Warm: the commit before was planned by "
+    "the same process. From the request to the decoded reply; the baseline is git alone on the same commits."
 )
 MIB = 2**20
 

@@ -5,6 +5,7 @@ Rule: discovery looks at names first, then reads manifests, and never runs or im
 
 import json
 import posixpath
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -22,6 +23,9 @@ LEFT_OUT_DIRECTORIES: Final = frozenset(
         *("examples", "example", "samples", "sample", "demos", "playground", "templates", "template", "fuzz"),
     }
 )
+TOML_KEY_PARTS_MAX: Final = 200
+# A string without an end is taken for one up to the end of its line, so that nothing is looked at twice.
+_TOML_STRING: Final = re.compile(r"""(?:"(?:[^"\\\n]|\\.)*+|'[^'\n]*+)(?:["']|$)""", re.MULTILINE)
 _TEMPLATE_MARKS: Final = ("{{", "{%", "<%", "__name__", "${")
 
 
@@ -51,7 +55,9 @@ class Tree:
     def toml(self, path: str) -> dict[str, Any]:
         """A TOML file as a dictionary; empty if it is not there. Raises PlanFailed if it is not TOML."""
         try:
-            return tomllib.loads(self.text(path))
+            text = self.text(path)
+            _check_keys(text)
+            return tomllib.loads(text)
         except (ValueError, RecursionError) as error:
             raise _unreadable(path, "TOML", error) from error
 
@@ -64,6 +70,15 @@ class Tree:
         if not isinstance(value, dict):
             raise _unreadable(path, "JSON", ValueError("expected an object"))
         return value
+
+
+def _check_keys(text: str) -> None:
+    """Raise ValueError on keys of very many parts, for which the parser takes time by the square of their number."""
+    if text.count(".") <= TOML_KEY_PARTS_MAX:
+        return
+    for number, line in enumerate(_TOML_STRING.sub('""', text).split("\n"), 1):
+        if line.partition("#")[0].count(".") > TOML_KEY_PARTS_MAX:
+            raise ValueError(f"more than {TOML_KEY_PARTS_MAX} dots outside of strings (at line {number})")
 
 
 def _unreadable(path: str, what: str, error: Exception) -> PlanFailed:

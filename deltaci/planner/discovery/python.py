@@ -29,7 +29,7 @@ _TEST_FILE: Final = re.compile(r"(?:^|/)(?:test_[^/]*|[^/]*_test)\.py$")
 _UNITTEST: Final = re.compile(r"^[ \t]*(?:import|from)[ \t]+unittest\b", re.MULTILINE)
 _REQUIREMENT_NAME: Final = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
 _REQUIREMENT_PATH: Final = re.compile(
-    r"^[ \t]*(?:-e|--editable)?[ =]*(\.{1,2}(?:/[^\s#\[;]*)?)[ \t]*(?:[#\[;].*)?$", re.MULTILINE
+    r"^[ \t]*+(?:-e|--editable)?+[ =]*+(\.{1,2}(?:/[^\s#\[;]*)?)[ \t]*(?:[#\[;].*)?$", re.MULTILINE
 )
 
 

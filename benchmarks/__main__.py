@@ -20,6 +20,7 @@ from benchmarks import (
     lifecycles,
     load,
     memory,
+    planning,
     processes,
     profiling,
     restart,
@@ -38,6 +39,7 @@ QUESTIONS: Mapping[str, Callable[[load.Plan, Path], Awaitable[list[Row]]]] = {
     "depth": depth.measure,
     "restart": restart.measure,
     "memory": memory.measure,
+    "planning": planning.measure,
 }
 PROFILE_TOP = 40
 WIDTH = 180

@@ -13,13 +13,18 @@ import msgspec
 from deltaci.domain.errors import ConfigError
 from deltaci.gateway.house import Limits
 from deltaci.orchestrator.ports import Policy
+from deltaci.planner.bounds import Bounds
 
 PREFIX: Final = "DELTACI_"
 NUMBER_MAX: Final = 2**53 - 1
 PORT_MAX: Final = 65_535
 DAY_S: Final = 86_400
 ADVISOR_MS_MAX: Final = 60_000
-TABLES: Final[Mapping[str, type[msgspec.Struct]]] = {"policy": Policy, "limits": Limits}
+TABLES: Final[Mapping[str, type[msgspec.Struct]]] = {
+    "policy": Policy,
+    "planner": Bounds,
+    "limits": Limits,
+}
 # Read by the command line itself, not settings of the server
 NOT_SETTINGS: Final = frozenset({"DELTACI_URL", "DELTACI_TOKEN"})
 
@@ -42,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     advisor_ms: int = 5_000
     shutdown_within_s: float = 15.0
     policy: Policy = Policy()
+    planner: Bounds = Bounds()
     limits: Limits = Limits()
 
 
@@ -69,7 +75,11 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Settings:
 
 def _check(settings: Settings) -> None:
     """What types cannot say: every time and bound is positive, and a lease outlives the silence between heartbeats."""
-    for table, values in (("policy", settings.policy), ("limits", settings.limits)):
+    for table, values in (
+        ("policy", settings.policy),
+        ("planner", settings.planner),
+        ("limits", settings.limits),
+    ):
         for field in values.__struct_fields__:
             if not 1 <= getattr(values, field) <= NUMBER_MAX:
                 raise ConfigError(f"{table}.{field} is {getattr(values, field)}; give a number from 1 to {NUMBER_MAX}")
@@ -105,7 +115,7 @@ def _put(raw: dict[str, Any], name: str, text: str) -> None:
         if field != key and field in kind.__struct_fields__:
             raw.setdefault(table, {})[field] = text
             return
-    if key not in Settings.__struct_fields__ or key in ("policy", "limits"):
-        known = [field for field in Settings.__struct_fields__ if field not in ("policy", "limits")]
-        raise ConfigError(f"{name}: no such setting; there are {', '.join(known)}, policy_* and limits_*")
+    if key not in Settings.__struct_fields__ or key in TABLES:
+        known = [field for field in Settings.__struct_fields__ if field not in TABLES]
+        raise ConfigError(f"{name}: no such setting; there are {', '.join(known)}, policy_*, planner_* and limits_*")
     raw[key] = text

@@ -6,7 +6,7 @@ import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -107,7 +107,11 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
     entropy = SystemEntropy()
     forges: Mapping[str, WebhookForge] = {"git": PlainGit(), "github": GitHub()}
     telemetry, space = Telemetry(), DiskSpace(data, settings.policy.disk_reserve_bytes)
-    async with SqliteStore.open(data / DATABASE_FILE) as store, forge_client() as client:
+    async with (
+        SqliteStore.open(data / DATABASE_FILE) as store,
+        forge_client() as client,
+        AsyncExitStack() as leaving,
+    ):
         clock = await _go_on(store, settings.policy)
         await _ensure_admin_token(store, data, clock)
         results: dict[str, ResultsPort] = {
@@ -115,11 +119,15 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
             "github": GitHubResults(GitHubStatuses(client, clock)),
         }
         reporter = StatusReporter(store, results, base_url=settings.public_url or base_url, clock=clock)
-        planner = PlannerPort(
-            RepositoryPlanner(data, protocols=settings.allow_git_protocols, jobs_max=settings.policy.jobs_max),
-            HttpAdvisor(client, settings.advisor_url) if settings.advisor_url else None,
-            settings.advisor_ms,
+        repositories = RepositoryPlanner(
+            data,
+            bounds=settings.planner,
+            protocols=settings.allow_git_protocols,
+            jobs_max=settings.policy.jobs_max,
         )
+        leaving.callback(repositories.close)
+        advisor = HttpAdvisor(client, settings.advisor_url) if settings.advisor_url else None
+        planner = PlannerPort(repositories, advisor, settings.advisor_ms)
         async with running(
             store,
             clock=clock,

@@ -19,6 +19,7 @@ from deltaci.domain.states import AttemptState, JobState, LeaseState, RunState
 from deltaci.gateway.house import Limits
 from deltaci.invariants import catalogue
 from deltaci.orchestrator.ports import Policy
+from deltaci.planner.bounds import Bounds
 from deltaci.settings import PREFIX, Settings
 
 HERE: Final = Path(__file__).parent
@@ -99,7 +100,12 @@ def settings_page() -> str:
         "From `--config FILE` (TOML) and from the environment, which wins. Durations are in milliseconds (`_ms`) or",
         "seconds (`_s`), sizes in bytes.",
     ]
-    tables = (("top level", "", Settings), ("`[policy]`", "policy_", Policy), ("`[limits]`", "limits_", Limits))
+    tables = (
+        ("top level", "", Settings),
+        ("`[policy]`", "policy_", Policy),
+        ("`[planner]`", "planner_", Bounds),
+        ("`[limits]`", "limits_", Limits),
+    )
     for title, prefix, kind in tables:
         lines += ["", f"## {title}", "", "| setting | environment | default |", "|---|---|---|"]
         for field in msgspec.structs.fields(kind):

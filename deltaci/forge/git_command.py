@@ -3,6 +3,7 @@
 Rule 1: nothing of the machine's or the repository's configuration decides what git runs: no hooks, no system or global
 configuration, no credential helpers, no prompts, no submodules, no filters, only the allowed transports.
 Rule 2: every process has a time limit and an output limit, and is gone, with its children, when the call returns.
+`run_git` is for the loop of the server; `git_now.py` does the same for a process that has no loop.
 """
 
 import os
@@ -49,6 +50,8 @@ _FIXED: Final = {
     "GIT_NO_LAZY_FETCH": "1",
     "GIT_LFS_SKIP_SMUDGE": "1",
     "GIT_OPTIONAL_LOCKS": "0",
+    # A file name is a name, also when it looks like `:(glob)**`.
+    "GIT_LITERAL_PATHSPECS": "1",
 }
 _OPTIONS: Final = (
     "core.hooksPath=/dev/null",
@@ -65,7 +68,15 @@ _OPTIONS: Final = (
     "maintenance.auto=false",
     # A redirect would carry the request, and its authorization, to a host that nobody checked.
     "http.followRedirects=false",
+    # What is larger is passed on in pieces, and is never a delta: a gigabyte of zeros takes no gigabyte of memory.
+    "core.bigFileThreshold=32m",
+    # By default git maps a whole pack, which no bound on address space would leave room for.
+    "core.packedGitWindowSize=64m",
+    "core.packedGitLimit=512m",
 )
+# Whoever outgrows the limit hears of it from its write, and says so; the signal would only end it.
+_BOUNDED: Final = 'trap \'\' XFSZ; ulimit -f "$0" && exec "$@"'
+_BLOCK_BYTES: Final = 512
 
 
 class GitError(Exception):
@@ -126,6 +137,23 @@ def environment(*, protocols: str, extra: Mapping[str, str] | None = None) -> di
     return {**inherited, **_FIXED, "GIT_ALLOW_PROTOCOL": protocols, **(extra or {})}
 
 
+def command_line(arguments: Sequence[str], *, git_dir: Path | None, file_bytes_max: int | None = None) -> list[str]:
+    """The whole command: the options that keep git from running anything, then `arguments`.
+
+    Args:
+        file_bytes_max: the largest file that git, or a child of it, may write; the kernel sees to it.
+    """
+    command = ["git", "--no-pager"]
+    for option in _OPTIONS:
+        command += ["-c", option]
+    if git_dir is not None:
+        command.append(f"--git-dir={git_dir}")
+    command += arguments
+    if file_bytes_max is None:
+        return command
+    return ["sh", "-c", _BOUNDED, str(max(1, file_bytes_max // _BLOCK_BYTES)), *command]
+
+
 async def run_git(
     arguments: Sequence[str],
     *,
@@ -136,6 +164,7 @@ async def run_git(
     stdin: bytes = b"",
     protocols: str = DEFAULT_PROTOCOLS,
     extra_environment: Mapping[str, str] | None = None,
+    file_bytes_max: int | None = None,
 ) -> GitResult:
     """Run one git command to its end and return what it wrote; a non-zero exit code is a result, not an error.
 
@@ -145,18 +174,14 @@ async def run_git(
         output_bytes_max: the most it may write to stdout; stderr is cut, never an error.
         extra_environment: for secrets of this one call, such as `GIT_CONFIG_COUNT` with an authorization header:
             other users of the machine can read the arguments of a process, but not its environment.
+        file_bytes_max: the largest file that it may write, such as the pack that a fetch brings.
     Raises:
         GitTimedOut, GitOutputTooLarge: the process was ended.
         GitError: git could not be started.
     """
-    command = ["git", "--no-pager"]
-    for option in _OPTIONS:
-        command += ["-c", option]
-    if git_dir is not None:
-        command.append(f"--git-dir={git_dir}")
     try:
         process = await anyio.open_process(
-            [*command, *arguments],
+            command_line(arguments, git_dir=git_dir, file_bytes_max=file_bytes_max),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

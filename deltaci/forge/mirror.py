@@ -1,7 +1,8 @@
-"""Bare mirrors of repositories below the data directory: how the planner sees files and differences.
+"""Bare mirrors of repositories below the data directory, filled by fetching what is asked for.
 
-Rule 1: nothing is ever checked out or executed; contents are read by object id, as the bytes that were committed.
-Rule 2: whatever comes from outside (URL, ref, commit) is checked before git sees it, and every command is bounded.
+Rule 1: nothing is ever checked out or executed; what is read of a mirror is read through `local.py`.
+Rule 2: whatever comes from outside (URL, ref, commit) is checked before git sees it, and every command is bounded, in
+time and in what it may bring.
 One process owns a mirror directory; several nodes keep mirrors of their own.
 """
 
@@ -12,126 +13,19 @@ import shutil
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
-import msgspec
 
-from deltaci.domain.errors import ForgeError
 from deltaci.forge.git_command import DEFAULT_PROTOCOLS, GitError, GitOutputTooLarge, GitResult, GitTimedOut, run_git
+from deltaci.forge.local import LocalRepository, MirrorError, MirrorLimits, MirrorUnavailable, last_line
 
-ChangeKind: TypeAlias = Literal["added", "modified", "deleted", "renamed", "type_changed"]
-
-ENTRY_BYTES_MEAN_MAX: Final = 512
-RENAMES_MAX: Final = 400
-_LACKS_BLOB: Final = b" BAD\t"  # where ls-tree shows the size of a file that is not here
-_SHA: Final = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})", re.ASCII)
 _REF_FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(?:/|$)")
 _SCP_LIKE: Final = re.compile(r"[A-Za-z0-9_][\w.-]*@[A-Za-z0-9][\w.-]*:[^\s:-][^\s]*", re.ASCII)
-_KINDS: Final[Mapping[str, ChangeKind]] = {
-    "A": "added",
-    "C": "added",
-    "M": "modified",
-    "D": "deleted",
-    "R": "renamed",
-    "T": "type_changed",
-}
-
-
-class MirrorError(ForgeError):
-    """A repository could not be read; the text says what was asked, of which repository, and what to do."""
-
-    code = "mirror"
-
-    def __init__(self, text: str, *, repo_id: str) -> None:
-        super().__init__(text, repo_id=repo_id)
-        self.repo_id = repo_id
-
-
-class MirrorUnavailable(MirrorError):
-    """The same call may succeed later, with nothing changed by anybody: the network failed, or a time limit ran out."""
-
-    code = "mirror_unavailable"
-    is_retryable = True
-
-
-class MirrorLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of a repository is read. Times are milliseconds, sizes bytes."""
-
-    fetch_ms: int = 600_000
-    read_ms: int = 60_000
-    entries_max: int = 200_000
-    changes_max: int = 50_000
-    file_bytes_max: int = 4 * 1024 * 1024
-
-
-class TreeEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One file of a commit. `mode` is git's (`100644`, `100755`, `120000` symlink, `160000` submodule).
-
-    `path` is UTF-8; bytes that are not are shown as `\\xNN`. `size` is in bytes, 0 for a submodule.
-    """
-
-    path: str
-    mode: str
-    sha: str
-    size: int
-
-
-class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One changed file between two commits; a rename changes both its paths, `old_path` and `path`."""
-
-    path: str
-    kind: ChangeKind
-    old_path: str | None = None
-
-
-class CommitView:
-    """The files of one commit: entries at hand, contents on demand. Never changes, like the commit."""
-
-    def __init__(self, mirror: "Mirror", commit_sha: str, entries: tuple[TreeEntry, ...]) -> None:
-        self.commit_sha: Final = commit_sha
-        self._mirror = mirror
-        self._entries = entries
-        self._by_path = {entry.path: entry for entry in entries}
-
-    def entries(self) -> tuple[TreeEntry, ...]:
-        """Every file, symlink and submodule of the commit, in git's order."""
-        return self._entries
-
-    def entry(self, path: str) -> TreeEntry | None:
-        """The file at `path`, relative to the root of the repository, or None."""
-        return self._by_path.get(path)
-
-    def exists(self, path: str) -> bool:
-        """Whether a file (not a directory) is at `path`."""
-        return path in self._by_path
-
-    async def read(self, path: str, *, bytes_max: int | None = None) -> bytes:
-        """The committed bytes of one file; of a symlink, the path that it points to.
-
-        Raises:
-            MirrorError: no such file, a submodule, or larger than `bytes_max` (default: `file_bytes_max`).
-        """
-        return (await self.read_many((path,), bytes_max=bytes_max))[path]
-
-    async def read_many(self, paths: Iterable[str], *, bytes_max: int | None = None) -> dict[str, bytes]:
-        """The committed bytes of several files with one git process; `bytes_max` holds for each. Raises as `read`."""
-        ceiling = self._mirror.limits.file_bytes_max
-        limit = ceiling if bytes_max is None else min(bytes_max, ceiling)
-        wanted: dict[str, TreeEntry] = {}
-        for path in paths:
-            entry = self._by_path.get(path)
-            if entry is None or entry.mode == "160000":
-                raise self._mirror.error(f"read {path!r} in commit {self.commit_sha}", "there is no such file")
-            if entry.size > limit:
-                raise self._mirror.error(
-                    f"read {path!r} in commit {self.commit_sha}", f"it has {entry.size} bytes, the limit is {limit}"
-                )
-            wanted[path] = entry
-        blobs = await self._mirror.read_blobs({entry.sha: entry.size for entry in wanted.values()})
-        return {path: blobs[entry.sha] for path, entry in wanted.items()}
+# What git says, in its own words and in those of the C locale, when it may not write a larger file.
+_TOO_LARGE: Final = re.compile(r"^(?:fatal|error): .*(?:File too large|died of signal 25)", re.MULTILINE)
 
 
 class Mirror:
@@ -183,7 +77,7 @@ class Mirror:
         Raises:
             MirrorError: malformed sha or ref; the commit is nowhere to be found; no answer in time (retryable).
         """
-        self._check_sha(commit_sha)
+        self.local().check_sha(commit_sha)
         if ref is not None:
             self._check_ref(ref)
         async with self._lock:
@@ -199,120 +93,32 @@ class Mirror:
                         if result.exit_code == 0 and await self.has(commit_sha):
                             return
                         if result.exit_code != 0:
+                            if _TOO_LARGE.search(result.stderr):
+                                most = self.limits.fetch_bytes_max
+                                raise self.error(
+                                    asked, f"it takes more than {most} bytes (setting planner.fetch_bytes_max)"
+                                )
                             said.append(result.stderr)
             except (TimeoutError, GitTimedOut) as error:
                 raise self.error(
                     asked, f"no answer from {self.clone_url} within {self.limits.fetch_ms} ms", is_retryable=True
                 ) from error
-        last = _last_line(said[-1]) if said else "the remote has no such commit any more"
+        last = last_line(said[-1]) if said else "the remote has no such commit any more"
         raise self.error(
             asked, f"{last}; check that {self.clone_url} is right and that we may read it", is_retryable=True
         )
 
     async def has(self, commit_sha: str) -> bool:
         """Whether the commit is here already. Raises MirrorError on a malformed sha."""
-        self._check_sha(commit_sha)
+        self.local().check_sha(commit_sha)
         if not self._is_made():
             return False
         result = await self._git(["cat-file", "-e", f"{commit_sha}^{{commit}}"], f"look for commit {commit_sha}")
         return result.exit_code == 0
 
-    async def view(self, commit_sha: str) -> CommitView:
-        """The files of a commit that `ensure` brought here.
-
-        Raises:
-            MirrorError: the commit has more than `entries_max` files; or not all of it is here (retryable: then the
-                mirror is removed, since everything in it can be had again).
-        """
-        self._check_sha(commit_sha)
-        asked = f"list the files in commit {commit_sha}"
-        result = await self._git(
-            ["ls-tree", "-r", "-z", "-l", "--full-tree", "--end-of-options", commit_sha],
-            asked,
-            output_bytes_max=self.limits.entries_max * ENTRY_BYTES_MEAN_MAX,
-        )
-        if result.exit_code != 0 or _LACKS_BLOB in result.stdout:
-            await self._discard()
-            raise self.error(
-                asked,
-                f"the mirror is damaged ({_last_line(result.stderr)}) and will be fetched anew",
-                is_retryable=True,
-            )
-        if result.stdout.count(b"\0") > self.limits.entries_max:
-            raise self.error(asked, f"it has more than {self.limits.entries_max} files (setting entries_max)")
-        # 200,000 entries take a good part of a second: not on the loop that answers heartbeats.
-        return CommitView(self, commit_sha, await anyio.to_thread.run_sync(_entries, result.stdout))
-
-    async def read_blobs(self, sizes: Mapping[str, int]) -> dict[str, bytes]:
-        """The contents of blobs by id; `sizes` are what the tree told. Raises MirrorError if one is missing."""
-        for sha in sizes:
-            self._check_sha(sha)
-        if not sizes:
-            return {}
-        asked = f"read {len(sizes)} files"
-        result = await self._git(
-            ["cat-file", "--batch"],
-            asked,
-            stdin="".join(f"{sha}\n" for sha in sizes).encode(),
-            output_bytes_max=sum(sizes.values()) + 128 * len(sizes),
-            must_succeed=True,
-        )
-        return self._blobs(result.stdout, asked)
-
-    def _blobs(self, data: bytes, asked: str) -> dict[str, bytes]:
-        """Parse `<sha> blob <size> LF <contents> LF`, repeated."""
-        blobs: dict[str, bytes] = {}
-        position = 0
-        while position < len(data):
-            end = data.index(b"\n", position)
-            header = data[position:end].decode("ascii", "replace").split(" ")
-            if len(header) != 3 or header[1] != "blob":
-                raise self.error(
-                    asked, f"git answered {' '.join(header)!r}; the mirror {self.directory} may be damaged"
-                )
-            size = int(header[2])
-            blobs[header[0]] = data[end + 1 : end + 1 + size]
-            position = end + 1 + size + 1
-        return blobs
-
-    async def merge_base(self, one: str, other: str) -> str | None:
-        """The best common ancestor of two commits, or None if one is not here or they have no history in common."""
-        self._check_sha(one)
-        self._check_sha(other)
-        if not (await self.has(one) and await self.has(other)):
-            return None
-        result = await self._git(
-            ["merge-base", "--end-of-options", one, other], f"find the merge base of {one} and {other}"
-        )
-        if result.exit_code != 0:
-            return None
-        # Criss-cross merges have several best ancestors; git prints the first, and the same one each time.
-        sha = result.stdout.decode("ascii", "replace").split("\n", 1)[0]
-        self._check_sha(sha)
-        return sha
-
-    async def diff(self, base_sha: str | None, head_sha: str) -> tuple[Change, ...] | None:
-        """What changed from `base_sha` to `head_sha`, sorted by path; None means unknown, which is not "nothing".
-
-        Unknown is: no base, a base that is not here, or more than `changes_max` changed files.
-
-        Raises:
-            MirrorError: malformed sha, or git failed on commits that are here.
-        """
-        self._check_sha(head_sha)
-        if base_sha is None or not await self.has(base_sha):
-            return None
-        result = await self._git(
-            [
-                *("diff-tree", "-r", "-z", "-M", f"-l{RENAMES_MAX}", "--name-status", "--no-textconv", "--no-ext-diff"),
-                *("--ignore-submodules=none", "--end-of-options", base_sha, head_sha, "--"),
-            ],
-            f"compare {base_sha} with {head_sha}",
-            output_bytes_max=2 * self.limits.entries_max * ENTRY_BYTES_MEAN_MAX,
-            must_succeed=True,
-        )
-        changes = await anyio.to_thread.run_sync(_changes, result.stdout)
-        return changes if len(changes) <= self.limits.changes_max else None
+    def local(self) -> LocalRepository:
+        """How to read what is here, without a loop; not while it is discarded."""
+        return LocalRepository(self.directory, repo_id=self.repo_id, limits=self.limits)
 
     async def compact(self) -> None:
         """Pack what many small fetches left behind; loses nothing. For a quiet hour: it may take minutes.
@@ -329,7 +135,8 @@ class Mirror:
                     must_succeed=True,
                 )
 
-    async def _discard(self) -> None:
+    async def discard(self) -> None:
+        """Remove a mirror that is damaged: everything in it can be had again."""
         async with self._lock:
             self._is_open = False
             await anyio.to_thread.run_sync(partial(shutil.rmtree, self.directory, ignore_errors=True))
@@ -350,29 +157,34 @@ class Mirror:
         async for lock in anyio.Path(self.directory).glob("refs/**/*.lock"):
             await lock.unlink(missing_ok=True)
         await (anyio.Path(self.directory) / "packed-refs.lock").unlink(missing_ok=True)
+        await self._clear_away()
         self._is_open = True
+
+    async def _clear_away(self) -> None:
+        """What a fetch that was cut off left of its pack: nobody else would ever remove it. Under the lock."""
+        async for left in anyio.Path(self.directory).glob("objects/pack/tmp_*"):
+            await left.unlink(missing_ok=True)
 
     def _is_made(self) -> bool:
         return (self.directory / "HEAD").is_file() and (self.directory / "objects").is_dir()
 
     async def _fetch(self, refspecs: tuple[str, ...]) -> GitResult:
-        return await self._git(
-            [
-                *(
-                    "fetch",
-                    "--quiet",
-                    "--force",
-                    "--prune",
-                    "--no-tags",
-                    "--no-recurse-submodules",
-                    "--no-write-fetch-head",
-                ),
-                *("--", self.clone_url, *refspecs),
-            ],
-            "fetch",
-            timeout_ms=self.limits.fetch_ms,
-            extra_environment=_header(self.clone_url, self.authorization),
-        )
+        options = ("--quiet", "--force", "--prune", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head")
+        is_whole = False
+        try:
+            result = await self._git(
+                ["fetch", *options, "--", self.clone_url, *refspecs],
+                "fetch",
+                timeout_ms=self.limits.fetch_ms,
+                extra_environment=_header(self.clone_url, self.authorization),
+                file_bytes_max=self.limits.fetch_bytes_max,
+            )
+            is_whole = result.exit_code == 0
+        finally:
+            if not is_whole:
+                with anyio.CancelScope(shield=True):
+                    await self._clear_away()
+        return result
 
     async def _git(
         self,
@@ -384,6 +196,7 @@ class Mirror:
         output_bytes_max: int = 1024 * 1024,
         stdin: bytes = b"",
         extra_environment: Mapping[str, str] | None = None,
+        file_bytes_max: int | None = None,
         must_succeed: bool = False,
     ) -> GitResult:
         try:
@@ -396,6 +209,7 @@ class Mirror:
                 stdin=stdin,
                 protocols=self._protocols,
                 extra_environment=extra_environment,
+                file_bytes_max=file_bytes_max,
             )
         except GitOutputTooLarge as error:
             raise self.error(asked, str(error)) from error
@@ -403,13 +217,9 @@ class Mirror:
             raise self.error(asked, str(error), is_retryable=True) from error
         if must_succeed and result.exit_code != 0:
             # Not the commit's fault: no space, no descriptors, killed for the memory it took.
-            why = f"git {arguments[0]} exited with {result.exit_code}: {_last_line(result.stderr)}"
+            why = f"git {arguments[0]} exited with {result.exit_code}: {last_line(result.stderr)}"
             raise self.error(asked, why, is_retryable=True)
         return result
-
-    def _check_sha(self, sha: str) -> None:
-        if not _SHA.fullmatch(sha):
-            raise self.error(f"use {sha!r} as a commit", "a commit is named by 40 (or 64) lower-case hex digits")
 
     def _check_ref(self, ref: str) -> None:
         is_plain = bool(ref) and len(ref) <= 1024 and ref[0] not in "-+/." and not ref.endswith(("/", "."))
@@ -498,41 +308,3 @@ def _header(url: str, authorization: str | None) -> dict[str, str]:
         "GIT_CONFIG_KEY_0": f"http.{parts.scheme}://{parts.netloc}/.extraHeader",
         "GIT_CONFIG_VALUE_0": f"Authorization: {authorization}",
     }
-
-
-def _path(raw: bytes) -> str:
-    return raw.decode("utf-8", "backslashreplace")
-
-
-def _entries(data: bytes) -> tuple[TreeEntry, ...]:
-    """Parse `<mode> SP <type> SP <object> SP* <size> TAB <path> NUL`, repeated."""
-    entries = []
-    for record in data.split(b"\0")[:-1]:
-        head, _, raw_path = record.partition(b"\t")
-        mode, _kind, sha, size = head.split()
-        entries.append(
-            TreeEntry(path=_path(raw_path), mode=mode.decode(), sha=sha.decode(), size=0 if size == b"-" else int(size))
-        )
-    return tuple(entries)
-
-
-def _changes(data: bytes) -> tuple[Change, ...]:
-    """Parse `<status> NUL <path> NUL [<new path> NUL]`, repeated; renames and copies have two paths."""
-    fields = iter(data.split(b"\0")[:-1])
-    changes = []
-    for status in fields:
-        letter = status[:1].decode("ascii", "replace")
-        first = _path(next(fields))
-        if letter in "RC":
-            second = _path(next(fields))
-            changes.append(Change(path=second, kind=_KINDS[letter], old_path=first if letter == "R" else None))
-        else:
-            # An unmerged or unknown letter cannot come out of two trees; should it, a change is the safe reading.
-            changes.append(Change(path=first, kind=_KINDS.get(letter, "modified")))
-    return tuple(sorted(changes, key=lambda change: (change.path, change.old_path or "")))
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    fatal = [line for line in lines if line.startswith(("fatal:", "error:"))]
-    return (fatal or lines or ["git said nothing"])[0][:500]

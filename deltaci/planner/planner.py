@@ -1,13 +1,14 @@
 """A commit and what changed in it become a plan.
 
 Rule 1: explicit configuration wins over discovery.
-Rule 2: reading is asynchronous and happens first; deciding is one pure function of what was read, in a thread, within
-a time limit. Equal inputs give equal plans, whatever order they come in.
+Rule 2: the survey reads, on demand; deciding is one pure function of what was read. Equal inputs give equal plans,
+whatever order they come in, and whether or not the commit before is still known.
+Rule 3: a repository that is not trusted is planned in a process of its own (`worker.py`): a thread cannot be ended.
 """
 
 import heapq
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Sequence
+from typing import Final
 
 import anyio
 import anyio.to_thread
@@ -16,23 +17,20 @@ import msgspec
 from deltaci.domain.plan import JOBS_MAX, Plan, PlannedJob, Reason
 from deltaci.planner.configuration import FILE, is_present, load
 from deltaci.planner.construction import jobs_of, projects_of
-from deltaci.planner.discovery.discover import discover, structure, wanted
-from deltaci.planner.discovery.project import MANIFEST_BYTES_MAX
 from deltaci.planner.errors import ConfigurationInvalid, PlanFailed, Problem, printable
-from deltaci.planner.graph import ProjectGraph
 from deltaci.planner.impact import Difference, of_configured, of_projects
 from deltaci.planner.repository import Change, Files, RepositoryView, changed_paths
+from deltaci.planner.survey import Structure, Survey, lend
 from deltaci.planner.yaml_nodes import BYTES_MAX
 
 PLAN_MS_DEFAULT: Final = 30_000
-T = TypeVar("T")
 
 
 class Planner:
-    """Makes plans; keeps nothing between them."""
+    """Makes plans. `make` is what the worker calls; `plan` does the same beside a loop, for what may be trusted."""
 
     def __init__(self, *, plan_ms: int = PLAN_MS_DEFAULT, jobs_max: int = JOBS_MAX) -> None:
-        """`plan_ms`: the longest that one plan may take, reading included, milliseconds; `jobs_max`: its jobs."""
+        """`plan_ms`: the longest that `plan` may take, reading included, milliseconds; `jobs_max`: jobs of a plan."""
         self._plan_ms = plan_ms
         self._jobs_max = jobs_max
 
@@ -45,63 +43,89 @@ class Planner:
         unknown_because: str | None = None,
         configuration_view: RepositoryView | None = None,
     ) -> Plan:
-        """What should run for the commit of `view`.
+        """As `make`, in a thread that is left to end by itself when the time limit passes: its inputs are bounded."""
+
+        def work() -> Plan:
+            return self.make(
+                Survey(view),
+                changes,
+                base_sha=base_sha,
+                unknown_because=unknown_because,
+                configuration_view=configuration_view,
+            )
+
+        try:
+            with anyio.fail_after(self._plan_ms / 1000):
+                return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+        except TimeoutError as error:
+            raise took_too_long(view.commit_sha, self._plan_ms) from error
+
+    def make(
+        self,
+        survey: Survey,
+        changes: Sequence[Change] | None,
+        *,
+        base_sha: str | None,
+        unknown_because: str | None = None,
+        configuration_view: RepositoryView | None = None,
+    ) -> Plan:
+        """What should run for the commit of `survey`.
 
         Args:
             changes: the difference to `base_sha`; None if it is unknown, and then everything runs.
             unknown_because: why it is unknown, as half a sentence for people.
-            configuration_view: where `deltaci.yaml` is read instead, for changes whose author is not trusted with it.
+            configuration_view: where `deltaci.yaml` is read instead, for changes whose author is not trusted with it;
+                it need not show any other file.
         Returns:
             A plan in topological order. It has no jobs if there is no configuration and nothing was discovered; its
             reasons say so, and the run that it is for has nothing to wait for.
         Raises:
             ConfigurationInvalid: `deltaci.yaml` cannot be used; carries all problems.
-            PlanFailed: a manifest cannot be used, or the time limit ran out.
+            PlanFailed: a manifest cannot be used.
         """
-        try:
-            with anyio.fail_after(self._plan_ms / 1000):
-                return await self._plan(view, changes, base_sha, unknown_because, configuration_view)
-        except TimeoutError as error:
-            text = f"planning commit {view.commit_sha} took longer than {self._plan_ms} ms (setting plan_ms)"
-            raise PlanFailed(f"{text}; a deltaci.yaml with fewer patterns and jobs is faster") from error
-
-    async def _plan(
-        self,
-        view: RepositoryView,
-        changes: Sequence[Change] | None,
-        base_sha: str | None,
-        unknown_because: str | None,
-        configuration_view: RepositoryView | None,
-    ) -> Plan:
-        files = await in_thread(lambda: Files(view.entries()))
         difference = Difference(paths=None if changes is None else changed_paths(changes))
         if changes is None and unknown_because is not None:
             difference = msgspec.structs.replace(difference, unknown_because=unknown_because)
-        source = configuration_view or view
-        source_files = files if source is view else await in_thread(lambda: Files(source.entries()))
-        notes = () if source is view else (_borrowed(view, source),)
-        if is_present(source_files):
-            if source_files.size(FILE) > BYTES_MAX:
-                text = f"the file has {source_files.size(FILE)} bytes; at most {BYTES_MAX} are accepted"
-                raise ConfigurationInvalid((Problem(file=FILE, text=text),))
-            data = (await source.read_many([FILE], bytes_max=BYTES_MAX))[FILE]
-            return await in_thread(
-                lambda: from_configuration(
-                    data, files, difference, view.commit_sha, base_sha, notes, jobs_max=self._jobs_max
-                )
+        view = survey.view
+        notes = () if configuration_view is None else (_borrowed(view, configuration_view),)
+        data = _configuration(survey, configuration_view)
+        if data is not None:
+            plan = from_configuration(
+                data, survey.files(), difference, view.commit_sha, base_sha, notes, jobs_max=self._jobs_max
             )
-        paths = await in_thread(lambda: wanted(structure(files)))
-        contents = await view.read_many(paths, bytes_max=MANIFEST_BYTES_MAX)
-        return await in_thread(
-            lambda: from_discovery(
-                contents, files, difference, view.commit_sha, base_sha, notes, jobs_max=self._jobs_max
+        else:
+            plan = from_discovery(
+                survey.structure(),
+                survey.files(),
+                difference,
+                view.commit_sha,
+                base_sha,
+                notes,
+                jobs_max=self._jobs_max,
             )
-        )
+        return plan
 
 
-async def in_thread(call: Callable[[], T]) -> T:
-    """Run `call` off the loop; on a time limit it is left to end by itself, since its inputs are bounded."""
-    return await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
+def took_too_long(commit_sha: str, plan_ms: int) -> PlanFailed:
+    """What to say when the time limit passed."""
+    text = f"planning commit {commit_sha} took longer than {plan_ms} ms (setting planner.plan_ms)"
+    return PlanFailed(f"{text}; a deltaci.yaml with fewer patterns and jobs is faster")
+
+
+def _configuration(survey: Survey, configuration_view: RepositoryView | None) -> bytes | None:
+    """The contents of `deltaci.yaml`, None if there is none. Raises ConfigurationInvalid."""
+    if configuration_view is None:
+        view, files = survey.view, survey.files()
+        lend(view, files, (FILE,))
+    else:
+        view, files = configuration_view, Files(configuration_view.entries())
+    if not is_present(files):
+        return None
+    size = view.sizes([FILE])[FILE]
+    if size > BYTES_MAX:
+        text = f"the file has {size} bytes; at most {BYTES_MAX} are accepted"
+        raise ConfigurationInvalid((Problem(file=FILE, text=text),))
+    return view.read_many([FILE], bytes_max=BYTES_MAX)[FILE]
 
 
 def _borrowed(view: RepositoryView, source: RepositoryView) -> Reason:
@@ -136,7 +160,7 @@ def from_configuration(
 
 
 def from_discovery(
-    contents: Mapping[str, bytes],
+    structure: Structure,
     files: Files,
     difference: Difference,
     commit_sha: str,
@@ -145,9 +169,8 @@ def from_discovery(
     *,
     jobs_max: int = JOBS_MAX,
 ) -> Plan:
-    """The plan of a repository without configuration: a pure function. Raises PlanFailed."""
-    discovery = discover(structure(files), contents)
-    graph = ProjectGraph(discovery.projects)
+    """The plan of a repository without configuration: a pure function. Raises PlanFailed: too many jobs."""
+    discovery, graph = structure.discovery, structure.graph
     touched, skip = of_projects(graph, difference)
     jobs, told = jobs_of(graph, touched, skip, files, jobs_max=jobs_max)
     if any(project.jobs for project in discovery.projects):

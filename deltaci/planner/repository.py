@@ -37,32 +37,65 @@ class Change(Protocol):
 
 
 class RepositoryView(Protocol):
-    """The files of one commit. `deltaci.forge.mirror.CommitView` is one."""
+    """The files of one commit. `deltaci.forge.local.CommitView` is one."""
 
     @property
     def commit_sha(self) -> str: ...
 
     def entries(self) -> Sequence[Entry]:
-        """Every file, symlink and submodule, in any order."""
+        """Every file, symlink and submodule, in any order; their sizes may be 0."""
         ...
 
-    async def read_many(self, paths: Iterable[str], *, bytes_max: int | None = None) -> dict[str, bytes]:
+    def sizes(self, paths: Iterable[str]) -> dict[str, int]:
+        """Bytes of the files and symlinks among `paths`; what is not there, and submodules, are left out."""
+        ...
+
+    def read_many(self, paths: Iterable[str], *, bytes_max: int | None = None) -> dict[str, bytes]:
         """The contents of files; raises if one is missing or larger than `bytes_max`."""
         ...
 
 
 class Files:
-    """The files of a commit by path, sorted; directories are what the paths tell."""
+    """The files of a commit by path, sorted; directories are what the paths tell. Never changes."""
 
-    def __init__(self, entries: Iterable[Entry]) -> None:
-        self._by_path = {entry.path: entry for entry in sorted(entries, key=lambda entry: entry.path)}
-        self.paths: Final = tuple(self._by_path)
+    def __init__(
+        self, entries: Iterable[Entry] = (), *, indexed: tuple[dict[str, Entry], tuple[str, ...]] | None = None
+    ) -> None:
+        """The files `entries`; or, `indexed`, by path and their paths sorted, which stay as they are."""
+        by_path = {entry.path: entry for entry in entries} if indexed is None else indexed[0]
+        self._by_path = by_path
+        self.paths: Final = tuple(sorted(by_path)) if indexed is None else indexed[1]
         self._hashes: dict[tuple[str, ...], str] = {}
         self._matches = 0
 
+    def fresh(self) -> "Files":
+        """The same files for another plan: what may be matched is counted for each plan anew."""
+        return Files(indexed=(self._by_path, self.paths))
+
     def only(self, is_wanted: Callable[[str], bool]) -> "Files":
         """Those whose path `is_wanted`."""
-        return Files(entry for path, entry in self._by_path.items() if is_wanted(path))
+        paths = tuple(path for path in self.paths if is_wanted(path))
+        return Files(indexed=({path: self._by_path[path] for path in paths}, paths))
+
+    def changed(self, changes: Mapping[str, Entry | None]) -> "Files":
+        """The files after each path of `changes` holds what it says there, or nothing."""
+        by_path = dict(self._by_path)
+        is_moved = False
+        for path, entry in changes.items():
+            is_moved = is_moved or (entry is None) == (path in by_path)
+            if entry is None:
+                by_path.pop(path, None)
+            else:
+                by_path[path] = entry
+        return Files(indexed=(by_path, tuple(sorted(by_path)) if is_moved else self.paths))
+
+    def entries(self) -> Iterable[Entry]:
+        """All of them, in no order."""
+        return self._by_path.values()
+
+    def entry(self, path: str) -> Entry | None:
+        """What is at `path`, or None if nothing, or a directory, is."""
+        return self._by_path.get(path)
 
     def sha(self, path: str) -> str:
         """The object id of what is at `path`; empty if nothing is."""
@@ -120,8 +153,8 @@ class Files:
                 raise GlobInvalid(
                     f"too many patterns for {len(self.paths)} files; hash fewer, or name files without '*'"
                 )
-            items = self._by_path.items()
-            self._hashes[key] = _digest((path, entry) for path, entry in items if globs.match(path) is not None)
+            matching = (path for path in self.paths if globs.match(path) is not None)
+            self._hashes[key] = _digest((path, self._by_path[path]) for path in matching)
         return self._hashes[key]
 
 

@@ -1,6 +1,7 @@
-"""From "this commit of this repository" to a plan: the mirror and the planner together.
+"""From "this commit of this repository" to a plan: the mirror fetches, a process of its own reads and plans.
 
-Rule: whatever goes wrong leaves here as `PlanFailed` or `PlanUnavailable`, with a text for the people whose run it is.
+Rule 1: what needs the network or a secret is done here; what reads contents of a repository is done there.
+Rule 2: whatever goes wrong leaves here as `PlanFailed` or `PlanUnavailable`, with a text for those whose run it is.
 """
 
 from collections.abc import Mapping
@@ -9,9 +10,12 @@ from typing import Final
 
 from deltaci.domain.plan import JOBS_MAX, Plan
 from deltaci.forge.git_command import DEFAULT_PROTOCOLS
-from deltaci.forge.mirror import Change, CommitView, Mirror, MirrorError, MirrorLimits, Mirrors
-from deltaci.planner.errors import PlanFailed, PlanUnavailable
-from deltaci.planner.planner import PLAN_MS_DEFAULT, Planner
+from deltaci.forge.local import MirrorError
+from deltaci.forge.mirror import Mirror, Mirrors
+from deltaci.planner.bounds import Bounds
+from deltaci.planner.errors import ConfigurationInvalid, PlanFailed, PlanUnavailable
+from deltaci.planner.messages import Failed, Planned, Request, Start, Unreadable
+from deltaci.planner.pool import Workers
 
 _NO_COMMIT: Final[Mapping[str, str]] = {
     "": "no base was given",
@@ -21,27 +25,38 @@ _NO_COMMIT: Final[Mapping[str, str]] = {
 
 
 class RepositoryPlanner:
-    """Plans runs from mirrors below a data directory. Concurrent calls are safe."""
+    """Plans runs from mirrors below a data directory. Concurrent calls are safe; `close` ends its processes."""
 
     def __init__(
         self,
         data_directory: Path,
         *,
-        limits: MirrorLimits | None = None,
+        bounds: Bounds | None = None,
         protocols: str = DEFAULT_PROTOCOLS,
-        plan_ms: int = PLAN_MS_DEFAULT,
         jobs_max: int = JOBS_MAX,
     ) -> None:
-        """Nothing is read or written yet.
+        """Nothing is read, written or started yet.
 
         Args:
+            bounds: what planning may use; the time is that of planning once the commit is here.
             protocols: the transports that clone URLs may use, as in `GIT_ALLOW_PROTOCOL`; leave `file` out where
                 people who may not read the server's disk may choose clone URLs.
-            plan_ms: the longest that planning takes once the commit is here, milliseconds.
             jobs_max: the jobs of one plan, after expanding matrices.
         """
+        bounds = bounds or Bounds()
+        limits = bounds.of_mirrors()
         self._mirrors = Mirrors(data_directory, limits=limits, protocols=protocols)
-        self._planner = Planner(plan_ms=plan_ms, jobs_max=jobs_max)
+        start = Start(
+            memory_bytes_max=bounds.memory_bytes_max,
+            cache_bytes_max=bounds.cache_bytes_max,
+            jobs_max=jobs_max,
+            limits=limits,
+        )
+        self.workers: Final = Workers(start, workers_max=bounds.workers_max, plan_ms=bounds.plan_ms)
+
+    def close(self) -> None:
+        """End the processes that plan; blocks for a moment."""
+        self.workers.close()
 
     async def plan(
         self,
@@ -77,16 +92,17 @@ class RepositoryPlanner:
             mirror = self._mirrors.of(repo_id=repo_id, clone_url=clone_url, authorization=authorization)
             await mirror.ensure(commit_sha, ref)
             base_sha, unknown_because = await self._base(mirror, base_sha, base_ref)
-            configuration_view = await self._configuration(mirror, commit_sha, base_sha, unknown_because, is_trusted)
-            start, unknown_because = await self._start(mirror, commit_sha, base_sha, unknown_because, is_pull_request)
-            changes, unknown_because = await self._changes(mirror, start, commit_sha, unknown_because)
-            return await self._planner.plan(
-                await mirror.view(commit_sha),
-                changes,
-                base_sha=start,
+            request = Request(
+                number=0,
+                directory=str(mirror.directory),
+                repo_id=repo_id,
+                commit_sha=commit_sha,
+                base_sha=base_sha,
                 unknown_because=unknown_because,
-                configuration_view=configuration_view,
+                configuration_sha=_configuration(commit_sha, base_sha, unknown_because, is_trusted),
+                is_pull_request=is_pull_request,
             )
+            return await self._ask(mirror, request)
         except MirrorError as error:
             if error.is_retryable:
                 raise PlanUnavailable(str(error)) from error
@@ -104,37 +120,21 @@ class RepositoryPlanner:
             return None, f"its base {base_sha} could not be read from the repository"
         return base_sha, None
 
-    async def _configuration(
-        self, mirror: Mirror, commit_sha: str, base_sha: str | None, unknown_because: str | None, is_trusted: bool
-    ) -> CommitView | None:
-        if is_trusted:
-            return None
-        if base_sha is None:
-            text = (
-                f"commit {commit_sha} comes from somebody who may not change deltaci.yaml, so it is taken from the base"
-            )
-            raise PlanFailed(f"{text}, but {unknown_because}; let a maintainer run it, or update the pull request")
-        return await mirror.view(base_sha)
+    async def _ask(self, mirror: Mirror, request: Request) -> Plan:
+        match await self.workers.ask(request):
+            case Planned(plan=plan):
+                return plan
+            case Failed(text=text, problems=problems, is_configuration=is_configuration):
+                raise ConfigurationInvalid(problems) if is_configuration else PlanFailed(text, problems)
+            case Unreadable(text=text, is_retryable=is_retryable, is_damaged=is_damaged):
+                if is_damaged:
+                    await mirror.discard()
+                raise PlanUnavailable(text) if is_retryable else PlanFailed(text)
 
-    async def _start(
-        self, mirror: Mirror, commit_sha: str, base_sha: str | None, unknown_because: str | None, is_pull_request: bool
-    ) -> tuple[str | None, str | None]:
-        """The commit to compare with."""
-        if base_sha is None:
-            return None, unknown_because
-        start = await mirror.merge_base(base_sha, commit_sha)
-        if start is None:
-            return None, f"{base_sha} and {commit_sha} have no history in common"
-        if not is_pull_request and start != base_sha:
-            return None, f"history was rewritten: {base_sha} is not an ancestor of {commit_sha}"
-        return start, None
 
-    async def _changes(
-        self, mirror: Mirror, start: str | None, commit_sha: str, unknown_because: str | None
-    ) -> tuple[tuple[Change, ...] | None, str | None]:
-        if start is None:
-            return None, unknown_because
-        changes = await mirror.diff(start, commit_sha)
-        if changes is None:
-            return None, f"more than {mirror.limits.changes_max} files changed"
-        return changes, None
+def _configuration(commit_sha: str, base_sha: str | None, unknown_because: str | None, is_trusted: bool) -> str | None:
+    """The commit whose `deltaci.yaml` counts, if it is not the commit itself. Raises PlanFailed if there is none."""
+    if is_trusted or base_sha is not None:
+        return None if is_trusted else base_sha
+    text = f"commit {commit_sha} comes from somebody who may not change deltaci.yaml, so it is taken from the base"
+    raise PlanFailed(f"{text}, but {unknown_because}; let a maintainer run it, or update the pull request")

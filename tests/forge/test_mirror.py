@@ -11,15 +11,8 @@ import anyio.to_thread
 import pytest
 
 from deltaci.forge.git_command import GitOutputTooLarge, GitTimedOut, environment, run_git
-from deltaci.forge.mirror import (
-    Change,
-    Mirror,
-    MirrorError,
-    MirrorLimits,
-    Mirrors,
-    basic_authorization,
-    directory_name,
-)
+from deltaci.forge.local import MirrorDamaged, MirrorError, MirrorLimits
+from deltaci.forge.mirror import Mirror, Mirrors, basic_authorization, directory_name
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -86,18 +79,32 @@ async def test_a_commit_is_fetched_and_its_files_are_read(mirror: Mirror, origin
     sha = origin.commit({"a.txt": "hello", "dir/run.sh": "#!/bin/sh\n", "bin": b"\0\xff\n"})
 
     await mirror.ensure(sha, "refs/heads/main")
-    view = await mirror.view(sha)
+    view = mirror.local().view(sha)
 
-    assert [(e.path, e.mode, e.size) for e in view.entries()] == [
-        ("a.txt", "100644", 5),
-        ("bin", "100644", 3),
-        ("dir/run.sh", "100644", 10),
-        ("link", "120000", 5),
+    assert [(e.path, e.mode) for e in view.entries()] == [
+        ("a.txt", "100644"),
+        ("bin", "100644"),
+        ("dir/run.sh", "100644"),
+        ("link", "120000"),
     ]
-    assert await view.read_many(["a.txt", "bin", "link"]) == {"a.txt": b"hello", "bin": b"\0\xff\n", "link": b"a.txt"}
-    assert await view.read("dir/run.sh") == b"#!/bin/sh\n"
-    assert view.exists("a.txt")
-    assert not view.exists("dir")
+    assert view.sizes(["a.txt", "bin", "link", "nothing"]) == {"a.txt": 5, "bin": 3, "link": 5}
+    assert view.read_many(["a.txt", "bin", "link"]) == {"a.txt": b"hello", "bin": b"\0\xff\n", "link": b"a.txt"}
+    assert view.read("dir/run.sh") == b"#!/bin/sh\n"
+    assert view.entry("a.txt") is not None
+    assert view.entry("dir") is None
+
+
+async def test_a_part_of_a_commit_is_read_without_listing_all_of_it(mirror: Mirror, origin: Origin) -> None:
+    """The configuration of another commit, a lock file of the one before: a few names, however many files there are."""
+    sha = origin.commit({"a": "1", "dir/b": "2", ":(glob)**": "3", "dir2/c": "4"})
+    await mirror.ensure(sha, "refs/heads/main")
+
+    part = mirror.local().view(sha, ("dir", "gone", ":(glob)**"))
+    whole = mirror.local().view(sha)
+
+    assert [entry.path for entry in part.entries()] == [":(glob)**", "dir/b"]
+    assert whole.read_many(["dir/b", ":(glob)**"]) == {"dir/b": b"2", ":(glob)**": b"3"}
+    assert [whole.entry(path) for path in ("dir", "../x", "/a", "gone", "")] == [None] * 5
 
 
 async def test_a_data_directory_may_be_named_by_a_relative_path(
@@ -179,21 +186,24 @@ async def test_a_lock_left_by_a_crash_does_not_stop_later_fetches(tmp_path: Path
 
 
 async def test_a_difference_names_every_changed_file_and_both_sides_of_a_rename(mirror: Mirror, origin: Origin) -> None:
-    """Kinds, sorted paths; a rename is one change with two paths."""
+    """Kinds, sorted paths; a rename is a file that went and one that came."""
     body = "line\n" * 50
     base = origin.commit({"mod": "1", "gone": "bye", "old/name": body})
     head = origin.commit({"mod": "2", "gone": None, "old/name": None, "new/name": body, "added": "hello"})
     await mirror.ensure(head, "refs/heads/main")
 
-    changes = await mirror.diff(base, head)
+    changes = mirror.local().diff(base, head)
 
-    assert changes == (
-        Change(path="added", kind="added"),
-        Change(path="gone", kind="deleted"),
-        Change(path="mod", kind="modified"),
-        Change(path="new/name", kind="renamed", old_path="old/name"),
-    )
-    assert await mirror.diff(head, head) == ()
+    assert changes is not None
+    assert [(change.path, change.kind) for change in changes] == [
+        ("added", "added"),
+        ("gone", "deleted"),
+        ("mod", "modified"),
+        ("new/name", "added"),
+        ("old/name", "deleted"),
+    ]
+    assert [None if change.entry is None else change.entry.mode for change in changes][:2] == ["100644", None]
+    assert mirror.local().diff(head, head) == ()
 
 
 async def test_an_unknown_base_gives_no_difference_rather_than_an_empty_one(mirror: Mirror, origin: Origin) -> None:
@@ -201,8 +211,8 @@ async def test_an_unknown_base_gives_no_difference_rather_than_an_empty_one(mirr
     head = origin.commit({"a": "1"})
     await mirror.ensure(head, "refs/heads/main")
 
-    assert await mirror.diff("1" * 40, head) is None
-    assert await mirror.diff(None, head) is None
+    assert mirror.local().diff("1" * 40, head) is None
+    assert mirror.local().diff(None, head) is None
 
 
 async def test_a_merge_base_is_found_or_there_is_none(mirror: Mirror, origin: Origin) -> None:
@@ -216,9 +226,9 @@ async def test_a_merge_base_is_found_or_there_is_none(mirror: Mirror, origin: Or
     for sha in (main, alone, topic):
         await mirror.ensure(sha, None)
 
-    assert await mirror.merge_base(main, topic) == root
-    assert await mirror.merge_base(main, alone) is None
-    assert await mirror.merge_base(main, "1" * 40) is None
+    assert mirror.local().merge_base(main, topic) == root
+    assert mirror.local().merge_base(main, alone) is None
+    assert mirror.local().merge_base(main, "1" * 40) is None
 
 
 async def test_awkward_file_names_are_read_as_they_are(mirror: Mirror, origin: Origin) -> None:
@@ -227,10 +237,10 @@ async def test_awkward_file_names_are_read_as_they_are(mirror: Mirror, origin: O
     sha = origin.commit({**dict.fromkeys(names, "x"), os.fsdecode(b"latin-\xe9"): "y"})
 
     await mirror.ensure(sha, "refs/heads/main")
-    view = await mirror.view(sha)
+    view = mirror.local().view(sha)
 
     assert {entry.path for entry in view.entries()} == {*names, "latin-\\xe9"}
-    assert set((await view.read_many([*names, "latin-\\xe9"])).values()) == {b"x", b"y"}
+    assert set((view.read_many([*names, "latin-\\xe9"])).values()) == {b"x", b"y"}
 
 
 async def test_a_submodule_is_an_entry_that_is_neither_fetched_nor_read(mirror: Mirror, origin: Origin) -> None:
@@ -241,11 +251,12 @@ async def test_a_submodule_is_an_entry_that_is_neither_fetched_nor_read(mirror: 
     sha = origin.git("rev-parse", "HEAD")
 
     await mirror.ensure(sha, "refs/heads/main")
-    view = await mirror.view(sha)
+    view = mirror.local().view(sha)
 
     assert [(e.path, e.mode, e.size) for e in view.entries()][-1] == ("s", "160000", 0)
+    assert view.sizes(["s"]) == {}
     with pytest.raises(MirrorError, match="no such file"):
-        await view.read("s")
+        view.read("s")
 
 
 async def test_attributes_filters_and_hooks_of_a_repository_run_nothing(
@@ -266,10 +277,11 @@ async def test_attributes_filters_and_hooks_of_a_repository_run_nothing(
     newest = origin.commit({"b": "1"})
 
     await mirror.ensure(newest, "refs/heads/main")
-    changes = await mirror.diff(base, sha)
-    content = await (await mirror.view(sha)).read("a")
+    changes = mirror.local().diff(base, sha)
+    content = mirror.local().view(sha).read("a")
 
-    assert changes == (Change(path="a", kind="modified"),)
+    assert changes is not None
+    assert [(change.path, change.kind) for change in changes] == [("a", "modified")]
     assert content == b"$Id$ 2\n"
     assert not marker.exists()
 
@@ -282,7 +294,7 @@ async def test_a_replaced_object_is_not_believed(mirror: Mirror, origin: Origin)
     (mirror.directory / "refs/replace").mkdir(parents=True)
     (mirror.directory / "refs/replace" / second).write_text(first + "\n")
 
-    content = await (await mirror.view(second)).read("a")
+    content = mirror.local().view(second).read("a")
 
     assert content == b"2"
 
@@ -295,9 +307,9 @@ async def test_what_is_not_a_commit_id_never_reaches_git(mirror: Mirror, sha: st
     with pytest.raises(MirrorError, match="hex digits"):
         await mirror.ensure(sha, None)
     with pytest.raises(MirrorError, match="hex digits"):
-        await mirror.view(sha)
+        mirror.local().view(sha)
     with pytest.raises(MirrorError, match="hex digits"):
-        await mirror.diff("a" * 40, sha)
+        mirror.local().diff("a" * 40, sha)
 
 
 @pytest.mark.parametrize(
@@ -389,24 +401,24 @@ async def test_as_many_files_as_allowed_are_listed_and_one_more_is_not(tmp_path:
     below = a_mirror(tmp_path, origin, MirrorLimits(entries_max=2))
     await at_limit.ensure(sha, None)
 
-    view = await at_limit.view(sha)
+    view = at_limit.local().view(sha)
 
     assert len(view.entries()) == 3
     with pytest.raises(MirrorError, match="more than 2 files"):
-        await below.view(sha)
+        below.local().view(sha).entries()
 
 
 async def test_a_file_as_large_as_allowed_is_read_and_one_byte_more_is_not(mirror: Mirror, origin: Origin) -> None:
-    """Checked by the size in the tree, before a byte is read."""
+    """Checked by its size, before a byte is read."""
     sha = origin.commit({"a": "x" * 10})
     await mirror.ensure(sha, None)
-    view = await mirror.view(sha)
+    view = mirror.local().view(sha)
 
-    content = await view.read("a", bytes_max=10)
+    content = view.read("a", bytes_max=10)
 
     assert content == b"x" * 10
     with pytest.raises(MirrorError, match="10 bytes, the limit is 9"):
-        await view.read("a", bytes_max=9)
+        view.read("a", bytes_max=9)
 
 
 async def test_more_changes_than_allowed_are_an_unknown_difference(tmp_path: Path, origin: Origin) -> None:
@@ -416,7 +428,7 @@ async def test_more_changes_than_allowed_are_an_unknown_difference(tmp_path: Pat
     mirror = a_mirror(tmp_path, origin, MirrorLimits(changes_max=2))
     await mirror.ensure(head, None)
 
-    assert await mirror.diff(base, head) is None
+    assert mirror.local().diff(base, head) is None
 
 
 async def test_a_git_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
@@ -444,7 +456,7 @@ async def test_a_git_that_writes_too_much_is_ended(mirror: Mirror, origin: Origi
     """The limit and one past it; what is read stays within memory that we chose."""
     sha = origin.commit({"a": "x" * 1_000_000})
     await mirror.ensure(sha, None)
-    blob = (await mirror.view(sha)).entries()[0].sha
+    blob = mirror.local().view(sha).entries()[0].sha
 
     async def size_read(limit: int) -> int:
         result = await run_git(
@@ -514,12 +526,13 @@ async def test_a_mirror_that_lacks_objects_of_a_commit_is_fetched_anew(
         loose.write_bytes(data)
 
     await mirror.ensure(sha, "refs/heads/main")
-    with pytest.raises(MirrorError, match="damaged") as caught:
-        await mirror.view(sha)
+    with pytest.raises(MirrorDamaged) as caught:
+        mirror.local().view(sha).read_many([entry.path for entry in mirror.local().view(sha).entries()])
+    await mirror.discard()
     await mirror.ensure(sha, "refs/heads/main")
 
     assert caught.value.is_retryable
-    assert await (await mirror.view(sha)).read("b/c") == b"2"
+    assert mirror.local().view(sha).read("b/c") == b"2"
 
 
 async def test_what_the_machine_lacks_for_a_while_is_not_held_against_the_repository(
@@ -552,5 +565,22 @@ async def test_compacting_loses_nothing(mirror: Mirror, origin: Origin) -> None:
 
     await mirror.compact()
 
-    assert await (await mirror.view(first)).read("a") == b"1"
-    assert await (await mirror.view(second)).read("a") == b"1"
+    assert mirror.local().view(first).read("a") == b"1"
+    assert mirror.local().view(second).read("a") == b"1"
+
+
+async def test_a_fetch_that_brings_too_much_is_cut_off_and_leaves_nothing(tmp_path: Path, origin: Origin) -> None:
+    """The kernel ends it at the limit, whatever the remote goes on to send; a commit below the limit still comes."""
+    large = origin.commit({"a": os.urandom(300_000)})
+    mirror = a_mirror(tmp_path, origin, MirrorLimits(fetch_bytes_max=200_000))
+    roomy = Mirrors(tmp_path / "roomy", limits=MirrorLimits(fetch_bytes_max=400_000)).of(
+        repo_id="github:1", clone_url=str(origin.path)
+    )
+
+    with pytest.raises(MirrorError, match=r"more than 200000 bytes \(setting planner.fetch_bytes_max\)") as caught:
+        await mirror.ensure(large, "refs/heads/main")
+    await roomy.ensure(large, "refs/heads/main")
+
+    assert not caught.value.is_retryable
+    assert list((mirror.directory / "objects" / "pack").iterdir()) == []
+    assert await roomy.has(large)

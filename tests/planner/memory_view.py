@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 
-from deltaci.forge.mirror import Change, TreeEntry
+from deltaci.forge.local import Change, TreeEntry
 
 
 class MemoryView:
@@ -31,7 +31,10 @@ class MemoryView:
             for path, data in self.contents.items()
         )
 
-    async def read_many(self, paths: Iterable[str], *, bytes_max: int | None = None) -> dict[str, bytes]:
+    def sizes(self, paths: Iterable[str]) -> dict[str, int]:
+        return {path: len(self.contents[path]) for path in paths if path in self.contents}
+
+    def read_many(self, paths: Iterable[str], *, bytes_max: int | None = None) -> dict[str, bytes]:
         read = {path: self.contents[path] for path in paths}
         assert all(bytes_max is None or len(data) <= bytes_max for data in read.values())
         return read

@@ -8,7 +8,6 @@ import posixpath
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
 from typing import Any, Final
 
 from deltaci.planner.errors import PlanFailed, Problem, printable
@@ -110,7 +109,7 @@ def join(root: str, name: str) -> str:
 
 def parent(path: str) -> str:
     """The directory of a path, `.` for the root."""
-    return str(PurePosixPath(path).parent)
+    return path.rpartition("/")[0] or "."
 
 
 def is_left_out(path: str, *, but_for: frozenset[str] = frozenset()) -> bool:

@@ -1,0 +1,116 @@
+"""What the server and the process that plans say to each other: frames of msgpack over two pipes.
+
+Rule: each request has one reply with its number; whatever else comes is no reply, and ends the process.
+A frame is its length, four bytes, the most significant first, and so many bytes.
+"""
+
+import struct
+from typing import IO, Final, TypeAlias, TypeVar
+
+import msgspec
+
+from deltaci.domain.plan import Plan
+from deltaci.forge.local import MirrorLimits
+from deltaci.planner.errors import Problem
+
+REQUEST_BYTES_MAX: Final = 1024 * 1024
+REPLY_BYTES_MAX: Final = 64 * 1024 * 1024
+# Exit codes of the process that say why it ended; the shell and signals use neither of the last two.
+EXIT_CRASHED: Final = 1
+EXIT_MEMORY: Final = 86
+EXIT_RECURSION: Final = 87
+_LENGTH: Final = struct.Struct(">I")
+T = TypeVar("T")
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """The first frame: what holds for all plans of this process. Sizes are bytes."""
+
+    memory_bytes_max: int
+    cache_bytes_max: int
+    jobs_max: int
+    limits: MirrorLimits
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """Plan a commit of a repository on this disk.
+
+    `base_sha` is there, or None with `unknown_because`; `configuration_sha`: where `deltaci.yaml` is taken from, if
+    not from `commit_sha`.
+    """
+
+    number: int
+    directory: str
+    repo_id: str
+    commit_sha: str
+    base_sha: str | None = None
+    unknown_because: str | None = None
+    configuration_sha: str | None = None
+    is_pull_request: bool = False
+
+
+class Planned(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The plan."""
+
+    number: int
+    plan: Plan
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """There is no plan, for what is in the commit; `is_configuration`: it is `deltaci.yaml` that has the problems."""
+
+    number: int
+    text: str
+    problems: tuple[Problem, ...] = ()
+    is_configuration: bool = False
+
+
+class Unreadable(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The repository could not be read: `is_damaged` if it should be fetched anew."""
+
+    number: int
+    text: str
+    is_retryable: bool
+    is_damaged: bool = False
+
+
+Reply: TypeAlias = Planned | Failed | Unreadable
+
+start_decoder: Final = msgspec.msgpack.Decoder(Start)
+request_decoder: Final = msgspec.msgpack.Decoder(Request)
+reply_decoder: Final[msgspec.msgpack.Decoder[Reply]] = msgspec.msgpack.Decoder(Reply)
+
+
+class BadFrame(Exception):
+    """What came is not a frame of ours."""
+
+
+def framed(message: msgspec.Struct) -> bytes:
+    """A message as a frame. Raises UnicodeEncodeError if one of its texts has no encoding."""
+    data = msgspec.msgpack.encode(message)
+    return _LENGTH.pack(len(data)) + data
+
+
+def write_frame(stream: IO[bytes], message: msgspec.Struct) -> None:
+    """Send a message. Raises OSError if nobody reads any more."""
+    stream.write(framed(message))
+    stream.flush()
+
+
+def read_frame(stream: IO[bytes], decoder: msgspec.msgpack.Decoder[T], *, bytes_max: int) -> T | None:
+    """The next message, None if the stream ended before one. Raises BadFrame."""
+    head = stream.read(_LENGTH.size)
+    if not head:
+        return None
+    if len(head) < _LENGTH.size:
+        raise BadFrame("the stream ended within a length")
+    (length,) = _LENGTH.unpack(head)
+    if length > bytes_max:
+        raise BadFrame(f"a frame of {length} bytes, at most {bytes_max} are accepted")
+    data = stream.read(length)
+    if len(data) < length:
+        raise BadFrame("the stream ended within a frame")
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadFrame(str(error)) from error

@@ -1,0 +1,208 @@
+"""`python -m deltaci.planner.worker`: the process that plans, one commit after the other, for the server at its pipes.
+
+Rule 1: it has nothing to lose: no secret, no network, a bound on memory; the server ends it, with every git that it
+started, when a plan takes too long.
+Rule 2: it ends by itself as soon as the server does, whatever it is doing.
+Rule 3: what is no fault of the commit ends the process, with an exit code that says why: the next plan gets a new one.
+"""
+
+import ctypes
+import gc
+import os
+import queue
+import resource
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import IO, Final, NoReturn
+
+from deltaci.forge.git_command import GitError
+from deltaci.forge.local import Change, LocalRepository, MirrorDamaged, MirrorError
+from deltaci.planner.configuration import FILE, MISNAMED
+from deltaci.planner.errors import ConfigurationInvalid, PlanFailed, printable
+from deltaci.planner.messages import (
+    EXIT_CRASHED,
+    EXIT_MEMORY,
+    EXIT_RECURSION,
+    REPLY_BYTES_MAX,
+    REQUEST_BYTES_MAX,
+    BadFrame,
+    Failed,
+    Planned,
+    Reply,
+    Request,
+    Start,
+    Unreadable,
+    framed,
+    read_frame,
+    request_decoder,
+    start_decoder,
+)
+from deltaci.planner.planner import Planner
+from deltaci.planner.survey import Surveys
+
+CONFIGURATION_NAMES: Final = (FILE, *MISNAMED)
+DESCRIPTORS_MAX: Final = 256
+PR_SET_PDEATHSIG: Final = 1
+# A plan makes hundreds of thousands of small objects that stay: looking through them again and again finds nothing.
+_COLLECT_AFTER: Final = 100_000
+
+
+class Work:
+    """Plans what is asked, with what is kept from one plan to the next."""
+
+    def __init__(self, start: Start) -> None:
+        self._start = start
+        self._planner = Planner(jobs_max=start.jobs_max)
+        self._surveys = Surveys(start.cache_bytes_max)
+
+    def reply(self, request: Request) -> Reply:
+        """The plan, or why there is none."""
+        try:
+            return self._plan(request)
+        except PlanFailed as error:
+            return Failed(
+                number=request.number,
+                text=error.text,
+                problems=error.problems,
+                is_configuration=isinstance(error, ConfigurationInvalid),
+            )
+        except MirrorError as error:
+            return Unreadable(
+                number=request.number,
+                text=str(error),
+                is_retryable=error.is_retryable,
+                is_damaged=isinstance(error, MirrorDamaged),
+            )
+        except GitError as error:
+            text = f"could not read commit {request.commit_sha} of repository {request.repo_id}: {error}"
+            return Unreadable(number=request.number, text=text, is_retryable=True)
+
+    def _plan(self, request: Request) -> Planned:
+        repository = LocalRepository(Path(request.directory), repo_id=request.repo_id, limits=self._start.limits)
+        start, changes, unknown_because = difference(repository, request)
+        only = request.configuration_sha
+        survey = self._surveys.of(repository.view(request.commit_sha))
+        try:
+            plan = self._planner.make(
+                survey,
+                changes,
+                base_sha=start,
+                unknown_because=unknown_because,
+                configuration_view=None if only is None else repository.view(only, CONFIGURATION_NAMES),
+            )
+        finally:
+            self._surveys.keep(survey)
+        return Planned(number=request.number, plan=plan)
+
+
+def _frame(reply: Reply) -> bytes:
+    """What to write; a manifest may have a text, written as escapes, that no encoding knows."""
+    try:
+        frame = framed(reply)
+    except UnicodeEncodeError as error:
+        shown = printable(str(error.object)[max(0, error.start - 20) : error.end + 20])
+        text = f"a manifest names something with half a character (a lone surrogate), near {shown!r}; correct it"
+        return framed(Failed(number=reply.number, text=text))
+    if len(frame) > REPLY_BYTES_MAX:
+        text = (
+            f"the plan has {len(frame)} bytes, at most {REPLY_BYTES_MAX} are accepted; describe fewer or smaller jobs"
+        )
+        return framed(Failed(number=reply.number, text=text))
+    return frame
+
+
+def difference(
+    repository: LocalRepository, request: Request
+) -> tuple[str | None, tuple[Change, ...] | None, str | None]:
+    """The commit to compare with, what changed since, and why that is unknown.
+
+    A push is compared with the commit before it, if that is an ancestor; a pull request with its merge base.
+    """
+    if request.base_sha is None:
+        return None, None, request.unknown_because
+    start = repository.merge_base(request.base_sha, request.commit_sha)
+    if start is None:
+        return None, None, f"{request.base_sha} and {request.commit_sha} have no history in common"
+    if not request.is_pull_request and start != request.base_sha:
+        text = f"history was rewritten: {request.base_sha} is not an ancestor of {request.commit_sha}"
+        return None, None, text
+    changes = repository.diff_of_known(start, request.commit_sha)
+    if changes is None:
+        return start, None, f"more than {repository.limits.changes_max} files changed"
+    return start, changes, None
+
+
+def bound(memory_bytes_max: int) -> None:
+    """Hold this process, and every one that it starts, to its limits. A hard limit that is lower already stays."""
+    for which, most in (
+        (resource.RLIMIT_AS, memory_bytes_max),
+        (resource.RLIMIT_NOFILE, DESCRIPTORS_MAX),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, hard = resource.getrlimit(which)
+        value = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(which, (value, value))
+
+
+def end_with_parent() -> None:
+    """Where the kernel can do it, have it end this process with the server, also in the middle of a long call."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _end_all() -> NoReturn:
+    """End this process and the git that it waits for."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(1)
+
+
+def _listen(stream: IO[bytes], requests: "queue.SimpleQueue[Request]") -> None:
+    """Pass requests on; when the server is gone, so is whatever it asked for."""
+    try:
+        while (request := read_frame(stream, request_decoder, bytes_max=REQUEST_BYTES_MAX)) is not None:
+            requests.put(request)
+    except (BadFrame, OSError):
+        pass
+    _end_all()
+
+
+def serve(stdin: IO[bytes], stdout: IO[bytes]) -> None:
+    """Plan whatever is asked for; ends only with the process."""
+    start = read_frame(stdin, start_decoder, bytes_max=REQUEST_BYTES_MAX)
+    if start is None:
+        return
+    bound(start.memory_bytes_max)
+    work = Work(start)
+    requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(stdin, requests), daemon=True).start()
+    while True:
+        request = requests.get()
+        try:
+            reply = work.reply(request)
+            frame = _frame(reply)
+        except MemoryError:
+            os._exit(EXIT_MEMORY)
+        except RecursionError:
+            os._exit(EXIT_RECURSION)
+        except Exception:  # noqa: BLE001 - a bug: said to the log, and not taken into the next plan
+            traceback.print_exc()
+            os._exit(EXIT_CRASHED)
+        stdout.write(frame)
+        stdout.flush()
+
+
+def main() -> None:
+    """The process. Nothing but replies goes to standard output."""
+    end_with_parent()
+    gc.set_threshold(_COLLECT_AFTER, 20, 100)
+    stdout = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    serve(sys.stdin.buffer, stdout)
+
+
+if __name__ == "__main__":
+    main()

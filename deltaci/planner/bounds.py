@@ -9,8 +9,8 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of planning; durations in milliseconds, sizes in bytes.
 
     `workers_max`: processes that plan at once, and never more than there are processors. `memory_bytes_max`: the
-    address space of each of them and of each git that it starts. A plan of 100,000 files with 2,000 projects takes a
-    tenth of the default, one of a million files a half; git needs room to map the indexes of large packs.
+    address space of each of them and of each git that it starts. A plan of 100,000 files with 2,000 projects takes 0.1
+    GiB, one of a million files 0.6; git needs room to map the indexes of large packs.
     `cache_bytes_max`: what each keeps of the commits that it planned last. `fetch_bytes_max`: what one fetch may bring.
     """
 

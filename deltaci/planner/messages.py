@@ -36,7 +36,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """Plan a commit of a repository on this disk.
 
     `base_sha` is there, or None with `unknown_because`; `configuration_sha`: where `deltaci.yaml` is taken from, if
-    not from `commit_sha`.
+    not from `commit_sha`; `work_tree`: plan its files as they are now, on top of `commit_sha`, of which `directory` is
+    the `.git`.
     """
 
     number: int
@@ -47,6 +48,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     unknown_because: str | None = None
     configuration_sha: str | None = None
     is_pull_request: bool = False
+    work_tree: str | None = None
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -41,7 +41,8 @@ from deltaci.planner.messages import (
     start_decoder,
 )
 from deltaci.planner.planner import Planner
-from deltaci.planner.survey import Surveys
+from deltaci.planner.survey import Survey, Surveys
+from deltaci.planner.working_copy import WorkingCopy
 
 CONFIGURATION_NAMES: Final = (FILE, *MISNAMED)
 DESCRIPTORS_MAX: Final = 256
@@ -76,7 +77,7 @@ class Work:
                 is_retryable=error.is_retryable,
                 is_damaged=isinstance(error, MirrorDamaged),
             )
-        except GitError as error:
+        except (GitError, OSError) as error:  # no descriptors, no space for what goes into git: not the commit's fault
             text = f"could not read commit {request.commit_sha} of repository {request.repo_id}: {error}"
             return Unreadable(number=request.number, text=text, is_retryable=True)
 
@@ -84,7 +85,12 @@ class Work:
         repository = LocalRepository(Path(request.directory), repo_id=request.repo_id, limits=self._start.limits)
         start, changes, unknown_because = difference(repository, request)
         only = request.configuration_sha
-        survey = self._surveys.of(repository.view(request.commit_sha))
+        if request.work_tree is None:
+            survey = self._surveys.of(repository.view(request.commit_sha))
+        else:
+            now = WorkingCopy(repository, Path(request.work_tree), request.commit_sha)
+            survey = Survey(now)
+            changes = None if start is None or changes is None else now.changes(start)
         try:
             plan = self._planner.make(
                 survey,

@@ -16,7 +16,7 @@ import pytest
 
 from deltaci.forge.local import MirrorLimits
 from deltaci.planner.errors import PlanFailed
-from deltaci.planner.messages import Failed, Planned, Request, Start
+from deltaci.planner.messages import Failed, Planned, Request, Start, Unreadable
 from deltaci.planner.pool import COMMAND, Worker, Workers
 from tests.planner.repositories import Bare
 
@@ -225,6 +225,18 @@ async def test_a_reply_to_something_else_is_not_believed(repository: Bare, sha: 
     with pytest.raises(PlanFailed, match="gave no valid answer"):
         await workers.ask(a_request(repository, sha, "trick"))
 
+    assert await works(workers, repository, sha)
+    workers.close()
+
+
+async def test_what_the_machine_lacks_is_not_held_against_the_commit(repository: Bare, sha: str) -> None:
+    """No descriptors, a full disk: the same plan may be made later, by the same process."""
+    workers = some(tricked("raise OSError(28, 'No space left on device')"))
+
+    reply = await workers.ask(a_request(repository, sha, "trick"))
+
+    assert isinstance(reply, Unreadable)
+    assert (reply.is_retryable, reply.is_damaged) == (True, False)
     assert await works(workers, repository, sha)
     workers.close()
 

@@ -8,7 +8,7 @@ Rule 2: what was seen and left out is said, so that nobody wonders why their pro
 import fnmatch
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Final
 
@@ -17,7 +17,7 @@ import msgspec
 from deltaci.domain.plan import Reason
 from deltaci.domain.project import Project
 from deltaci.planner.discovery import go, node, python, rust
-from deltaci.planner.discovery.project import MANIFEST_BYTES_MAX, Tree, is_left_out
+from deltaci.planner.discovery.project import MANIFEST_BYTES_MAX, Tree, is_left_out, join
 from deltaci.planner.errors import PlanFailed, printable
 from deltaci.planner.repository import Files
 
@@ -29,6 +29,11 @@ ECOSYSTEMS: Final[tuple[ModuleType, ...]] = (go, node, python, rust)
 # At the root of the repository, a file of one of these kinds concerns its own project and no other.
 SOURCES: Final[Mapping[str, frozenset[str]]] = {
     ecosystem.__name__.rpartition(".")[2]: ecosystem.SOURCES for ecosystem in ECOSYSTEMS
+}
+
+# Manifests that always make a project, unless they are left out; `node` has them as ALWAYS.
+ALWAYS: Final[Mapping[str, frozenset[str]]] = {
+    ecosystem.__name__.rpartition(".")[2]: frozenset(getattr(ecosystem, "ALWAYS", ())) for ecosystem in ECOSYSTEMS
 }
 
 
@@ -95,7 +100,7 @@ def discover(seen: Files, contents: Mapping[str, bytes]) -> Discovery:
     projects: list[Project] = []
     for ecosystem, manifests in _manifests(seen).items():
         projects += ecosystem.find(tree, manifests)
-    return Discovery(projects=tuple(projects), reasons=tuple(_left_out(seen)))
+    return Discovery(projects=tuple(projects), reasons=tuple(_left_out(seen, projects)))
 
 
 def _manifests(seen: Files) -> dict[ModuleType, list[str]]:
@@ -121,8 +126,10 @@ def _of(names: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(fnmatch.translate(name) for name in names))
 
 
-def _left_out(seen: Files) -> list[Reason]:
+def _left_out(seen: Files, projects: Sequence[Project]) -> list[Reason]:
+    taken = {join(project.root, project.manifest.rpartition("/")[2]) for project in projects}
     paths = [path for path in seen.paths if _MANIFEST.match(path.rpartition("/")[2]) and is_left_out(path)]
+    paths = [path for path in paths if path not in taken]  # some are declared by a workspace
     if not paths:
         return []
     shown = ", ".join(printable(path) for path in paths[:3]) + (", ..." if len(paths) > 3 else "")

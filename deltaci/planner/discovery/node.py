@@ -1,7 +1,7 @@
 """Node: install by lock file, then the scripts that package.json defines; a member of a workspace is a project.
 
 A script of the workspace's root runs only if no member defines the same one: it usually runs theirs. The modules
-`node_*` beside this one know the parts: packages, workspaces, package managers, TypeScript, Nx, Turborepo, reports, jobs.
+`node_*` beside this one know the parts: packages, workspaces, package managers, TypeScript, Nx, Turborepo, jobs.
 """
 
 import re

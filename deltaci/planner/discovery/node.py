@@ -178,7 +178,8 @@ class _Repository:
     def _inner_edges(self, root: str) -> tuple[str, ...]:
         home = self._home[root]
         names = needs_of(self.packages[root], self._local, frozenset()).names
-        roots = {other for name in names for other in self._local.roots(name)}
+        named = [name for name in names if not self._local.is_crowded(name)]
+        roots = {other for name in named for other in self._local.roots(name)}
         return tuple(sorted(other for other in roots if other != root and self._home.get(other) == home))
 
     def _workspace(self, root: str) -> _Workspace:
@@ -222,6 +223,9 @@ class _Repository:
             names |= own.names | workspace.root_needs
         roots, paths = self._sorted_out(root, needs.paths | outside.paths)
         paths |= {workspace.root} if outside.is_unclear else set()
+        if any(self._local.is_crowded(name) for name in names):
+            names = {name for name in names if not self._local.is_crowded(name)}
+            paths.add(".")
         nx_project = self._nx_projects.get(root)
         nx = nearest(root, self._nx) if nx_project is not None else None
         if nx is not None and nx_project is not None:

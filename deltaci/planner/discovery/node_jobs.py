@@ -19,7 +19,7 @@ LINT_SCRIPTS: Final = ("lint", "typecheck", "type-check", "check-types")
 TEST_SCRIPTS: Final = ("build", "test")
 # More than these are built by building the whole workspace: a command must not grow with it.
 BUILDS_MAX: Final = 40
-_VISITED_MAX: Final = 500
+_VISITED_MAX: Final = 200
 
 
 class Through(msgspec.Struct, frozen=True, kw_only=True):

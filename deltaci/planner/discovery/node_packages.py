@@ -5,6 +5,7 @@ Rule: a dependency on a name that a package here has is that package, unless its
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +18,8 @@ KINDS: Final = ("dependencies", "devDependencies", "peerDependencies", "optional
 # Nobody's own packages, wherever they are and whatever is declared.
 _NEVER: Final = frozenset({"node_modules", "bower_components", "jspm_packages"})
 NAME: Final = re.compile(r"(?:@[a-zA-Z0-9~_.-]{1,100}/)?[a-zA-Z0-9~_.][a-zA-Z0-9~_.-]{0,200}", re.ASCII)
+# More packages of one name are no dependency of anybody's: edges must not grow with the square of the repository.
+NAMESAKES_MAX: Final = 50
 _NAME_CHARACTERS_MAX: Final = 214
 _RANGE_CHARACTERS_MAX: Final = 100
 _PATH: Final = re.compile(r"(?:file|link|portal):(.+)", re.DOTALL)
@@ -97,9 +100,17 @@ class Local:
         """Where packages of that name are."""
         return [package.root for package in self._by_name.get(name, ())]
 
+    def is_crowded(self, name: str) -> bool:
+        """Whether so many packages have the name that depending on it is depending on the whole repository."""
+        return len(self._by_name.get(name, ())) > NAMESAKES_MAX
+
     def may_mean(self, name: str, version: object) -> bool:
         """Whether `name` at `version` can be a package of this repository; true when in doubt."""
-        return any(_may_satisfy(package.content.get("version"), version) for package in self._by_name.get(name, ()))
+        found = self._by_name.get(name, ())
+        if not found or self.is_crowded(name) or not isinstance(version, str) or version.startswith("workspace:"):
+            return bool(found)
+        versions = (package.content.get("version") for package in found)
+        return any(not isinstance(own, str) or _may_satisfy(own, version) for own in versions)
 
 
 class Needs(msgspec.Struct, frozen=True):
@@ -150,9 +161,8 @@ def _meanings(name: str, version: object) -> list[tuple[str, object]]:
     return [(name, version)] if alias is None else [(name, version), (alias[1], alias[2])]
 
 
-def _may_satisfy(version: object, asked: object) -> bool:
-    if not isinstance(asked, str) or not isinstance(version, str) or asked.startswith("workspace:"):
-        return True
+@lru_cache(maxsize=8192)
+def _may_satisfy(version: str, asked: str) -> bool:
     if _FETCHED.match(asked):
         return False
     if len(asked) > _RANGE_CHARACTERS_MAX or len(version) > _RANGE_CHARACTERS_MAX:

@@ -14,6 +14,8 @@ from deltaci.planner.discovery.project import inside
 from deltaci.planner.globs import GlobInvalid, Globs
 
 GLOBS_MAX: Final = 100
+# More patterns than these in one place are not looked at one by one: all files are read.
+PATTERNS_MAX: Final = 1_000
 _SPECIAL: Final = re.compile(r"[*?\[\]{}()!\\]")
 
 
@@ -31,7 +33,9 @@ def reads_of(base: str, patterns: Iterable[str]) -> Reads:
     """The files that `patterns`, as seen from the directory `base`, mean; those outside the repository are none."""
     paths: set[str] = set()
     globs: set[str] = set()
-    for pattern in patterns:
+    for count, pattern in enumerate(patterns):
+        if count >= PATTERNS_MAX:
+            return Reads(frozenset({"."}))
         if pattern.startswith("!") or not pattern.isprintable():
             continue
         directory, rest = _split(base, pattern)

@@ -16,7 +16,8 @@ from deltaci.planner.yaml_nodes import Fields, Items, Scalar, parse
 
 GLOBS_MAX: Final = 200
 EXPANSIONS_MAX: Final = 64
-MATCHES_MAX: Final = 4_000_000
+# Patterns times packages, those of long paths more often: a second or two.
+MATCHES_MAX: Final = 2_000_000
 _SPECIAL: Final = re.compile(r"[*?\[\]\\!]")
 _EXTENDED: Final = re.compile(r"[@+*?!]\([^()]*\)")
 _UNREADABLE: Final = "("
@@ -89,7 +90,7 @@ def members(root: str, patterns: Sequence[str], roots: Sequence[str], matching: 
 def _matching(root: str, rules: list[tuple[str, str]], roots: Sequence[str], matching: Matching) -> list[str]:
     bases = sorted({base for base, _ in rules}, key=len)
     chosen = {other for base in bases for other in _below(base, roots)} - {root}
-    if not matching.allows(len(chosen) * len(rules)):
+    if not matching.allows(len(rules) * sum(1 + len(other) // 20 for other in chosen)):
         return _all_below(root, roots)
     found = []
     try:

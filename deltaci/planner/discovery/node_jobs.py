@@ -153,17 +153,20 @@ def builds_of(
     """
     order: list[Package] = []
     seen = {root}
+    count = 0
     stack: list[tuple[str, int]] = [(root, 0)]
     while stack:
         at, index = stack.pop()
         needed = edges.get(at, ())
         if index < len(needed):
             stack.append((at, index + 1))
-            if needed[index] not in seen:
-                seen.add(needed[index])
-                stack.append((needed[index], 0))
+            other = needed[index]
+            if other not in seen:
+                seen.add(other)
+                stack.append((other, 0))
+                count += "build" in packages[other].scripts
+                if count > BUILDS_MAX or len(seen) > _VISITED_MAX:
+                    return None
         elif at != root and "build" in packages[at].scripts:
             order.append(packages[at])
-        if len(order) > BUILDS_MAX or len(seen) > _VISITED_MAX:
-            return None
     return tuple(order)

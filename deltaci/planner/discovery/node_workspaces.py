@@ -29,6 +29,13 @@ class Matching:
 
     def __init__(self) -> None:
         self.left = MATCHES_MAX
+        self._is_left_out: dict[str, bool] = {}
+
+    def leaves_out(self, root: str) -> bool:
+        """Whether a package at `root` is one only if it is declared; looked up once for each."""
+        if root not in self._is_left_out:
+            self._is_left_out[root] = is_left_out(f"{root}/package.json")
+        return self._is_left_out[root]
 
     def allows(self, count: int) -> bool:
         self.left -= count
@@ -74,7 +81,7 @@ def members(root: str, patterns: Sequence[str], roots: Sequence[str], matching: 
         if rest is None or (sign and expanded is None):
             continue  # outside the repository; or a negation that we cannot read, which leaves out nothing
         if expanded is None:
-            return _all_below(root, roots)
+            return _all_below(root, roots, matching)
         for each in expanded:
             if not sign and _SPECIAL.search(each) is None:
                 literal.add(join(base, each))
@@ -83,7 +90,7 @@ def members(root: str, patterns: Sequence[str], roots: Sequence[str], matching: 
     if not has_globs:
         return sorted(other for other in literal & set(roots) if other != root)
     if len(rules) > GLOBS_MAX:
-        return _all_below(root, roots, also=frozenset(literal))
+        return _all_below(root, roots, matching, also=frozenset(literal))
     return _matching(root, rules, roots, matching)
 
 
@@ -91,12 +98,12 @@ def _matching(root: str, rules: list[tuple[str, str]], roots: Sequence[str], mat
     bases = sorted({base for base, _ in rules}, key=len)
     chosen = {other for base in bases for other in _below(base, roots)} - {root}
     if not matching.allows(len(rules) * sum(1 + len(other) // 20 for other in chosen)):
-        return _all_below(root, roots)
+        return _all_below(root, roots, matching)
     found = []
     try:
         by_base = {base: Globs([_anchored(rule) for at, rule in rules if at == base]) for base in bases}
     except GlobInvalid:
-        return _all_below(root, roots)
+        return _all_below(root, roots, matching)
     for other in sorted(chosen):
         for base in bases:
             prefix = "" if base == "." else base + "/"
@@ -127,8 +134,8 @@ def _below(base: str, roots: Sequence[str]) -> list[str]:
     return [other for other in roots if other.startswith(prefix) and other != "."]
 
 
-def _all_below(root: str, roots: Sequence[str], also: frozenset[str] = frozenset()) -> list[str]:
-    below = [other for other in _below(root, roots) if other in also or not is_left_out(f"{other}/package.json")]
+def _all_below(root: str, roots: Sequence[str], matching: Matching, also: frozenset[str] = frozenset()) -> list[str]:
+    below = [other for other in _below(root, roots) if other in also or not matching.leaves_out(other)]
     return [other for other in below if other != root]
 
 

@@ -18,6 +18,7 @@ PREFIX: Final = "DELTACI_"
 NUMBER_MAX: Final = 2**53 - 1
 PORT_MAX: Final = 65_535
 DAY_S: Final = 86_400
+ADVISOR_MS_MAX: Final = 60_000
 TABLES: Final[Mapping[str, type[msgspec.Struct]]] = {"policy": Policy, "limits": Limits}
 # Read by the command line itself, not settings of the server
 NOT_SETTINGS: Final = frozenset({"DELTACI_URL", "DELTACI_TOKEN"})
@@ -26,7 +27,8 @@ NOT_SETTINGS: Final = frozenset({"DELTACI_URL", "DELTACI_TOKEN"})
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything the server can be told.
 
-    `public_url`: how users and forges reach this server, for links; `allow_public`: bind to more than loopback.
+    `public_url`: how users and forges reach this server, for links; `allow_public`: bind to more than loopback;
+    `advisor_url`: where finished plans are posted for words about them (off if empty), answered within `advisor_ms`.
     """
 
     host: str = "127.0.0.1"
@@ -36,6 +38,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
     allow_git_protocols: str = "file:https:ssh"
+    advisor_url: str = ""
+    advisor_ms: int = 5_000
     shutdown_within_s: float = 15.0
     policy: Policy = Policy()
     limits: Limits = Limits()
@@ -77,6 +81,10 @@ def _check(settings: Settings) -> None:
         )
     if not 0 <= settings.port <= PORT_MAX:
         raise ConfigError(f"port is {settings.port}; give a number from 0 to {PORT_MAX}")
+    if settings.advisor_url and not settings.advisor_url.startswith(("http://", "https://")):
+        raise ConfigError(f"advisor_url is {settings.advisor_url!r}; give an http or https address, or nothing")
+    if not 1 <= settings.advisor_ms <= ADVISOR_MS_MAX:
+        raise ConfigError(f"advisor_ms is {settings.advisor_ms}; give milliseconds from 1 to {ADVISOR_MS_MAX}")
     if not 0 <= settings.shutdown_within_s <= DAY_S:
         raise ConfigError(f"shutdown_within_s is {settings.shutdown_within_s}; give seconds from 0 to {DAY_S}")
 

@@ -28,6 +28,7 @@ from deltaci.gateway.house import House
 from deltaci.metrics import ActorTelemetry, Telemetry
 from deltaci.orchestrator.orchestrator import running
 from deltaci.orchestrator.ports import Policy
+from deltaci.planner.advisor import Advisor, HttpAdvisor, advised
 from deltaci.planner.service import RepositoryPlanner
 from deltaci.reporter.reporter import ResultsPort, StatusReporter
 from deltaci.reporter.results import GitDocuments, GitHubResults
@@ -79,13 +80,15 @@ def make_token() -> str:
 class PlannerPort:
     """The orchestrator's planner, on top of the room that reads repositories."""
 
-    def __init__(self, planner: RepositoryPlanner) -> None:
+    def __init__(self, planner: RepositoryPlanner, advisor: Advisor | None, advisor_ms: int) -> None:
         self._planner = planner
+        self._advisor = advisor
+        self._advisor_ms = advisor_ms
 
     async def plan(self, run: Run, repo: Repo) -> Plan:
         """The plan for the run's trigger; raises `PlanFailed`."""
         trigger = run.trigger
-        return await self._planner.plan(
+        plan = await self._planner.plan(
             repo_id=repo.id,
             clone_url=repo.clone_url,
             commit_sha=trigger.commit_sha,
@@ -94,6 +97,7 @@ class PlannerPort:
             is_pull_request=trigger.kind == "pull_request",
             is_trusted=not trigger.is_fork,
         )
+        return await advised(plan, self._advisor, within_ms=self._advisor_ms)
 
 
 @asynccontextmanager
@@ -112,7 +116,9 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
         }
         reporter = StatusReporter(store, results, base_url=settings.public_url or base_url, clock=clock)
         planner = PlannerPort(
-            RepositoryPlanner(data, protocols=settings.allow_git_protocols, jobs_max=settings.policy.jobs_max)
+            RepositoryPlanner(data, protocols=settings.allow_git_protocols, jobs_max=settings.policy.jobs_max),
+            HttpAdvisor(client, settings.advisor_url) if settings.advisor_url else None,
+            settings.advisor_ms,
         )
         async with running(
             store,

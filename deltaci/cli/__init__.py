@@ -1,4 +1,4 @@
-"""The command line: `deltaci serve` starts a server, everything else talks to one."""
+"""The command line: `deltaci serve` starts a server; what works without one says so, everything else talks to one."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -10,6 +10,8 @@ from deltaci import VERSION
 
 # In the order of `--help`: name of the command, module below this package, name in it
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "plan": ("plan", "plan"),
+    "exec": ("plan", "execute"),
     "serve": ("serve", "serve"),
     "verify": ("verify", "verify"),
     "backup": ("backup", "backup"),

@@ -26,6 +26,10 @@ class Api:
         except httpx.InvalidURL as error:
             raise click.ClickException(f"--server {server}: {error}") from error
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
     def get(self, path: str, **parameters: Any) -> Any:
         """The JSON answer; raises `click.ClickException` on anything but 2xx."""
         return self._json(self.raw("GET", path, params={k: v for k, v in parameters.items() if v is not None}))

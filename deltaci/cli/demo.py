@@ -5,11 +5,9 @@ import secrets
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,13 +17,11 @@ from rich.rule import Rule
 
 from deltaci.cli import show
 from deltaci.cli.api import Api
+from deltaci.cli.household import runner, server
 from deltaci.cli.remote import follow
 from deltaci.forge.git import install_hook, post_receive_hook
 
 console = Console(highlight=False)
-
-STOP_WITHIN_S: Final = 10
-START_WITHIN_S: Final = 20
 
 CONFIGURATION: Final = """\
 version: 1
@@ -92,7 +88,9 @@ def demo(keep: bool, port: int) -> None:
     started = time.monotonic()
     home = Path(tempfile.mkdtemp(prefix="deltaci-demo-"))
     try:
-        with _server(home, port) as api, _runner(home, api):
+        with server(home, port=port) as api, runner(home, api, name="demo"):
+            console.print(f"deltaci is serving at {api.server}")
+            console.print("a runner with 2 slots is online")
             project = _project(home, api)
             _say("A commit that breaks the sum of all prices")
             first = _push(project, api, {"shop/prices.py": BROKEN}, "Leave the first price out")
@@ -121,59 +119,6 @@ def _keep(home: Path, api: Api) -> None:
         signal.pause()
     except KeyboardInterrupt:
         console.print("ending")
-
-
-# ---- processes ---------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _server(home: Path, port: int) -> Iterator[Api]:
-    log = home / "server.log"
-    command = [sys.executable, "-m", "deltaci", "serve", "--data", str(home / "data"), "--port", str(port)]
-    with log.open("wb") as stream, _process(command, stdout=subprocess.PIPE, stderr=stream) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline().decode().strip()
-        if not line:
-            raise click.ClickException(f"the server did not start:\n{log.read_text(errors='replace')}")
-        console.print(line)
-        token = (home / "data" / "admin-token").read_text().strip()
-        yield Api(line.rpartition(" ")[2], token)
-
-
-@contextmanager
-def _runner(home: Path, api: Api) -> Iterator[None]:
-    token_file = home / "runner-token"
-    token_file.touch(mode=0o600)
-    token_file.write_text(api.post("/admin/runner-tokens", {"label": "demo"})["token"] + "\n")
-    command = [sys.executable, "-m", "deltaci.runner", "--server", api.server, "--token-file", str(token_file)]
-    command += ["--slots", "2", "--work-dir", str(home / "runner"), "--name", "demo"]
-    with (home / "runner.log").open("wb") as stream, _process(command, stdout=stream, stderr=stream):
-        deadline = time.monotonic() + START_WITHIN_S
-        while not any(one["is_online"] for one in api.get("/runners")["runners"]):
-            if time.monotonic() > deadline:
-                log = (home / "runner.log").read_text(errors="replace")
-                raise click.ClickException(f"the runner did not register within {START_WITHIN_S} s:\n{log}")
-            time.sleep(0.05)
-        console.print("a runner with 2 slots is online")
-        yield
-
-
-@contextmanager
-def _process(command: list[str], **streams: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A child that is ended in good order, and by force if that takes too long."""
-    # A session of its own: Ctrl-C at the terminal is ours to pass on, in the right order.
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **streams)  # noqa: S603
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
 
 
 # ---- the repository ----------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """How runs, events and actors look in a terminal. What comes from outside is shown as text, never as markup."""
 
 import re
+import sys
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -9,6 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
+from deltaci.domain.plan import Plan, PlannedJob
+from deltaci.domain.reasons import Node
+from deltaci.domain.reasons import tree as plan_tree
+
+NODES_MAX: Final = 200
 COLORS: Final = {
     "SUCCEEDED": "green",
     "FAILED": "red",
@@ -85,6 +91,10 @@ def print_run(console: Console, view: dict[str, Any]) -> None:
         console.print(f"\nplan from {plan['source']}, digest {text(run['plan_digest'] or '')[:12]}")
         for reason in plan["reasons"]:
             console.print(f"  {_reason(reason)}")
+        if plan.get("advice"):
+            console.print("  an advisor says, deciding nothing:")
+            for line in plan["advice"].splitlines():
+                console.print(f"    {text(line)}")
     reasons = {job["name"]: job["reasons"] for job in plan["jobs"]} if plan else {}
     tree = Tree("jobs")
     for job in view["jobs"]:
@@ -99,6 +109,60 @@ def print_run(console: Console, view: dict[str, Any]) -> None:
                     why.add(f"[red]{text(line)}[/]")
                 why.add(f"next: {text(explanation['next_step'])}")
     console.print(tree)
+
+
+def print_plan(console: Console, plan: Plan, plan_digest: str, *, shows_all: bool = False) -> None:
+    """A plan as a tree: causes, the projects that they touch, the jobs that therefore run with their commands."""
+    running = sum(not job.is_skipped for job in plan.jobs)
+    console.print(
+        f"plan from {plan.source}, digest {plan_digest[:12]}: {running} of {len(plan.jobs)} jobs run"
+        + (f", {len(plan.projects)} projects touched" if plan.projects else "")
+    )
+    for reason in plan.reasons:
+        console.print(f"  {_reason({'rule': reason.rule, 'text': reason.text})}")
+    jobs = {job.name: job for job in plan.jobs}
+    left = NODES_MAX if not shows_all else sys.maxsize
+    for node in plan_tree(plan):
+        tree = Tree(_node_line(node))
+        left = _hang(tree, node, jobs, left)
+        console.print(tree)
+        if left <= 0:
+            console.print("... (--all shows the rest)")
+            return
+
+
+def _hang(tree: Tree, node: Node, jobs: dict[str, PlannedJob], left: int) -> int:
+    """Hang what follows from `node` below `tree`, at most `left` lines; how many are left then."""
+    for child in node.follows:
+        if left <= 0:
+            return left
+        branch = tree.add(_node_line(child))
+        left -= 1
+        if child.kind == "job":
+            job = jobs[child.name]
+            if not job.is_skipped:
+                for step in job.steps:
+                    where = "" if step.workdir == "." else f" [bright_black](in {text(step.workdir)})[/]"
+                    lines = step.run.strip().splitlines()
+                    branch.add(f"[green]$[/] {text(lines[0])}{' ...' if len(lines) > 1 else ''}{where}")
+                    left -= 1
+        else:
+            left = _hang(branch, child, jobs, left)
+    return left
+
+
+def _node_line(node: Node) -> str:
+    why = f" [bright_black]{text(node.rule)}[/]" if node.rule else ""
+    match node.kind:
+        case "cause":
+            return f"[yellow]{text(node.name)}[/]"
+        case "project":
+            return f"[cyan]{text(node.name)}[/]{why}"
+        case "skips":
+            count = f"{len(node.follows)} job{'s' if len(node.follows) != 1 else ''}"
+            return f"{state('SKIPPED')} {count}{why} {text(node.text)}"
+        case _:
+            return f"job [bold]{text(node.name)}[/]{why}"
 
 
 def _job_line(job: dict[str, Any]) -> str:

@@ -95,7 +95,7 @@ class Plan(_Frozen, frozen=True, kw_only=True):
     """The jobs of one run in topological order (needs first), and where they come from.
 
     `base_sha` is None when the base is unknown (first push, force push): then everything runs. `projects` are those
-    that the change touches, sorted by id.
+    that the change touches, sorted by id. `advice` is what an advisor said about it, for people alone.
     """
 
     commit_sha: str
@@ -105,6 +105,7 @@ class Plan(_Frozen, frozen=True, kw_only=True):
     reasons: tuple[Reason, ...] = ()
     changed_files_count: int | None = None
     projects: tuple[PlannedProject, ...] = ()
+    advice: str = ""
     version: int = PLAN_VERSION
 
 
@@ -112,8 +113,8 @@ _encoder: Final = msgspec.json.Encoder(order="deterministic")
 
 
 def digest(plan: Plan) -> str:
-    """SHA-256 of the plan's canonical JSON, hex: equal plans have equal digests on any machine."""
-    return hashlib.sha256(_encoder.encode(plan)).hexdigest()
+    """SHA-256 of the plan's canonical JSON without the advice, hex: equal plans have equal digests on any machine."""
+    return hashlib.sha256(_encoder.encode(msgspec.structs.replace(plan, advice=""))).hexdigest()
 
 
 def first_cycle(needs: dict[str, tuple[str, ...]]) -> tuple[str, ...] | None:

@@ -169,6 +169,21 @@ async def show_run(run_id: str) -> Response:
     return answers.ok(await views.whole_run(run, house.store, house.orchestrator))
 
 
+@bp.get("/runs/<run_id>/plan")
+async def show_plan(run_id: str) -> Response:
+    """`{"run_id", "digest", "plan", "mermaid"}`: the whole plan, with the touched projects, and a chart.
+
+    404 as long as the run has none: it is being planned, or its plan failed.
+    """
+    await _admin()
+    house = _house()
+    run = await house.orchestrator.run(run_id)
+    plan = await house.store.load_plan(run_id)
+    if plan is None:
+        raise NotFound(f"run {run_id} is {run.state} and has no plan", run_id=run_id)
+    return answers.ok(views.whole_plan(run, plan))
+
+
 @bp.post("/runs/<run_id>/cancel")
 async def cancel_run(run_id: str) -> Response:
     """Stop the run; accepted in every state; `Idempotency-Key` gets a repeat the equal answer."""

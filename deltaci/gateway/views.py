@@ -8,6 +8,7 @@ import msgspec
 from deltaci.domain.events import JobRef
 from deltaci.domain.job import Job
 from deltaci.domain.plan import Plan
+from deltaci.domain.reasons import mermaid
 from deltaci.domain.repo import Repo
 from deltaci.domain.run import JobSeen, Run, is_satisfied
 from deltaci.domain.waiting import waiting
@@ -147,6 +148,7 @@ def plan_view(plan: Plan | None) -> dict[str, Any] | None:
         "base_sha": plan.base_sha,
         "changed_files_count": plan.changed_files_count,
         "reasons": plan.reasons,
+        "advice": plan.advice,
         "jobs": [
             {
                 "name": job.name,
@@ -159,6 +161,11 @@ def plan_view(plan: Plan | None) -> dict[str, Any] | None:
             for job in plan.jobs
         ],
     }
+
+
+def whole_plan(run: Run, plan: Plan) -> dict[str, Any]:
+    """The plan as it is stored: `domain.reasons` reads the chain of each job from its `projects`."""
+    return {"run_id": run.id, "digest": run.plan_digest, "plan": plan, "mermaid": mermaid(plan)}
 
 
 def repo_view(repo: Repo) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The graph of a repository's projects: who owns a file, who depends on whom, and what that touches.
 
-Rule 1: a file belongs to the projects at the nearest root above it.
+Rule 1: a file belongs to the projects at the nearest root above it, of which guests are none.
 Rule 2: a project depends on those that it names, on those whose root it names, and on those of its own ecosystem that
 are inside it. What depends on a touched project is touched, however far away.
 """
@@ -34,12 +34,15 @@ class ProjectGraph:
     def __init__(self, projects: Sequence[Project]) -> None:
         self.projects = tuple(projects)
         self.by_root: dict[str, list[int]] = {}
+        self._owners: dict[str, list[int]] = {}
         self._readers: dict[str, list[int]] = {}
         glob_readers: dict[str, list[int]] = {}
         self.by_lock: dict[str, list[int]] = {}
         by_name: dict[tuple[str, str], list[int]] = {}
         for index, project in enumerate(self.projects):
             self.by_root.setdefault(project.root, []).append(index)
+            if not project.is_guest:
+                self._owners.setdefault(project.root, []).append(index)
             if project.name is not None:
                 by_name.setdefault((project.ecosystem, project.name), []).append(index)
             if project.lock is not None:
@@ -85,7 +88,7 @@ class ProjectGraph:
                 outer = tuple(
                     other
                     for other in self.by_root.get(directory, ())
-                    if self.projects[other].ecosystem == project.ecosystem
+                    if self.projects[other].ecosystem == project.ecosystem and not self.projects[other].is_guest
                 )
             for other in outer:
                 parts.setdefault(other, []).append(index)
@@ -94,9 +97,9 @@ class ProjectGraph:
     def owners(self, path: str) -> tuple[int, ...]:
         """The projects that a file belongs to; empty if it is below no root."""
         directory = parent(path)
-        while directory not in self.by_root and directory != ".":
+        while directory not in self._owners and directory != ".":
             directory = parent(directory)
-        return tuple(self.by_root.get(directory, ()))
+        return tuple(self._owners.get(directory, ()))
 
     def readers(self, path: str) -> tuple[int, ...]:
         """The projects outside whose root the file is, but that it concerns."""
@@ -109,6 +112,22 @@ class ProjectGraph:
             if glob.match(path) is not None:
                 found.update(readers)
         return tuple(sorted(found))
+
+    def is_claimed(self, path: str) -> bool:
+        """Whether a file outside every root is known to concern nobody but its readers.
+
+        A guest is no such reader, for others may use what it packs; nor is a project that reads all around itself.
+        """
+        directory = path
+        while True:
+            for index in self._readers.get(directory, ()):
+                root = self.projects[index].root
+                is_around = directory in (".", root) or root.startswith(directory + "/")
+                if not self.projects[index].is_guest and not is_around:
+                    return True
+            if directory == ".":
+                return False
+            directory = parent(directory)
 
     def spread(self, touched: Mapping[int, Reason]) -> dict[int, Touch]:
         """`touched` and all that depends on it, nearest first: the chain of each is as short as can be."""

@@ -176,7 +176,7 @@ def _touched_by(path: str, graph: ProjectGraph) -> list[tuple[int, Reason]]:
     changed = Reason(rule="project-changed", file=path, text=f"{shown} changed and is part of this project")
     owners, readers = graph.owners(path), graph.readers(path)
     found = [(index, changed) for index in owners]
-    if not owners and not readers:
+    if not owners and not graph.is_claimed(path):
         text = f"{shown} changed and belongs to no project, so to all of them"
         shared = Reason(rule="shared-file", file=path, text=text)
         return [(index, shared) for index in range(len(graph.projects))]

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from deltaci.domain.ids import hashed
+from deltaci.domain.plan import Plan, digest
 from deltaci.domain.states import RunState
 from protocol import messages as wire
 from tests.gateway.support import Gateway, error_of, fence, opened
@@ -97,6 +98,19 @@ async def test_a_run_is_shown_with_everything_but_leases(tmp_path: Path) -> None
         assert lease.lease_id not in text
         assert hashed(lease.lease_id) not in text
         assert "hash" not in text
+
+
+async def test_the_whole_plan_is_served_with_its_digest_and_as_a_chart(tmp_path: Path) -> None:
+    """What the digest names can be fetched, and checked against it."""
+    async with opened(tmp_path) as gateway:
+        run_id, _, _ = await a_finished_run(gateway)
+
+        served = await (await gateway.ask("GET", f"/api/v1/runs/{run_id}/plan")).get_json()
+
+    plan = msgspec.convert(served["plan"], Plan)
+    assert served["digest"] == digest(plan)
+    assert [job.name for job in plan.jobs] == ["test"]
+    assert served["mermaid"].startswith("flowchart LR\n")
 
 
 async def test_a_failure_is_shown_with_its_explanation(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 Rule 1: only files that an ecosystem lists in `STRUCTURE` are looked at, so that a change to any other file leaves what
 was discovered as it is; `fingerprint` says whether it does.
 Rule 2: what was seen and left out is said, so that nobody wonders why their project does not run.
+Rule 3: languages come first, then task runners for what no language explains, then images of what was found.
 """
 
 import fnmatch
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Final
 
@@ -16,8 +17,9 @@ import msgspec
 
 from deltaci.domain.plan import Reason
 from deltaci.domain.project import Project
-from deltaci.planner.discovery import go, node, python, rust
-from deltaci.planner.discovery.project import MANIFEST_BYTES_MAX, Tree, is_left_out, join
+from deltaci.planner.discovery import cmake, docker, go, just, make, meson, node, python, rust, task
+from deltaci.planner.discovery.others import Roots, outermost
+from deltaci.planner.discovery.project import MANIFEST_BYTES_MAX, Tree, is_left_out, join, parent
 from deltaci.planner.errors import PlanFailed, printable
 from deltaci.planner.repository import Files
 
@@ -25,15 +27,22 @@ MANIFESTS_MAX: Final = 20_000
 # Each has MANIFESTS (names of files that make a project), STRUCTURE (names of all files that it looks at, as in
 # `fnmatch`), SOURCES (suffixes), `wanted` (the paths to read, from the names) and `find` (the projects, from names and
 # contents); the ecosystem of its projects is the name of the module.
-ECOSYSTEMS: Final[tuple[ModuleType, ...]] = (go, node, python, rust)
+ECOSYSTEMS: Final[tuple[ModuleType, ...]] = (cmake, go, meson, node, python, rust)
+# The same, but `find` takes the roots of what was found before as well, and answers what it leaves unused besides.
+# Nothing that these read is needed to build anything, so that none of it can fail a plan.
+FALLBACKS: Final[tuple[ModuleType, ...]] = (make, just, task)
+IMAGES: Final[tuple[ModuleType, ...]] = (docker,)
+LATER_MANIFESTS_MAX: Final = 5_000
+_IN_MANY_DIRECTORIES: Final = frozenset({*cmake.MANIFESTS, *meson.MANIFESTS, *make.MAKEFILES})
+_MODULES: Final = (*ECOSYSTEMS, *FALLBACKS, *IMAGES)
 # At the root of the repository, a file of one of these kinds concerns its own project and no other.
 SOURCES: Final[Mapping[str, frozenset[str]]] = {
-    ecosystem.__name__.rpartition(".")[2]: ecosystem.SOURCES for ecosystem in ECOSYSTEMS
+    module.__name__.rpartition(".")[2]: module.SOURCES for module in _MODULES
 }
 
 # Manifests that always make a project, unless they are left out; `node` has them as ALWAYS.
 ALWAYS: Final[Mapping[str, frozenset[str]]] = {
-    ecosystem.__name__.rpartition(".")[2]: frozenset(getattr(ecosystem, "ALWAYS", ())) for ecosystem in ECOSYSTEMS
+    module.__name__.rpartition(".")[2]: frozenset(getattr(module, "ALWAYS", ())) for module in _MODULES
 }
 
 
@@ -44,13 +53,12 @@ class Discovery(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[Reason, ...] = ()
 
 
-def _names(attribute: str) -> re.Pattern[str]:
-    patterns = sorted({name for ecosystem in ECOSYSTEMS for name in getattr(ecosystem, attribute)})
-    return re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns))
+def _of(names: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(fnmatch.translate(name) for name in sorted(set(names))))
 
 
-_STRUCTURE: Final = _names("STRUCTURE")
-_MANIFEST: Final = _names("MANIFESTS")
+_STRUCTURE: Final = _of(name for module in _MODULES for name in module.STRUCTURE)
+_MANIFEST: Final = _of(name for module in _MODULES for name in module.MANIFESTS)
 
 
 def is_structural(path: str) -> bool:
@@ -73,8 +81,8 @@ def wanted(seen: Files) -> list[str]:
     """
     tree = Tree(seen, {})
     paths: set[str] = set()
-    for ecosystem, manifests in _manifests(seen).items():
-        paths.update(ecosystem.wanted(tree, manifests))
+    for module, manifests in _manifests(seen)[0].items():
+        paths.update(module.wanted(tree, manifests))
     return sorted(path for path in paths if seen.is_file(path) and seen.size(path) <= MANIFEST_BYTES_MAX)
 
 
@@ -97,41 +105,76 @@ def discover(seen: Files, contents: Mapping[str, bytes]) -> Discovery:
         PlanFailed: a manifest cannot be read (the problem has file and line), or there are too many.
     """
     tree = Tree(seen, contents)
+    manifests, too_many = _manifests(seen)
     projects: list[Project] = []
-    for ecosystem, manifests in _manifests(seen).items():
-        projects += ecosystem.find(tree, manifests)
-    return Discovery(projects=tuple(projects), reasons=tuple(_left_out(seen, projects)))
+    for module in ECOSYSTEMS:
+        projects += module.find(tree, manifests[module])
+    reasons = [*_left_out(seen, projects), *too_many]
+    for group in (FALLBACKS, IMAGES):
+        roots = Roots(project.root for project in projects)
+        found = [module.find(tree, manifests[module], roots) for module in group]
+        new = [project for each in found for project in each.projects]
+        projects += outermost(new) if group is FALLBACKS else new
+        reasons += [reason for each in found for reason in each.reasons]
+    projects.sort(key=lambda project: (project.ecosystem, project.root))
+    return Discovery(projects=tuple(projects), reasons=tuple(reasons))
 
 
-def _manifests(seen: Files) -> dict[ModuleType, list[str]]:
-    found: dict[ModuleType, list[str]] = {ecosystem: [] for ecosystem in ECOSYSTEMS}
-    patterns = {ecosystem: _of(ecosystem.MANIFESTS) for ecosystem in ECOSYSTEMS}
+def _manifests(seen: Files) -> tuple[dict[ModuleType, list[str]], list[Reason]]:
+    """For each module the files that make its projects; and which of them are not looked at, for being too many."""
+    found: dict[ModuleType, list[str]] = {module: [] for module in _MODULES}
+    patterns = {module: _of(module.MANIFESTS) for module in _MODULES}
+    oversized: list[str] = []
     for path in seen.paths:
         name = path.rpartition("/")[2]
         if _MANIFEST.match(name) is None or is_left_out(path) or not seen.is_file(path):
             continue
-        if seen.size(path) > MANIFEST_BYTES_MAX:
-            text = f"{printable(path)} has {seen.size(path)} bytes, at most {MANIFEST_BYTES_MAX} are read"
-            raise PlanFailed(f"{text}; describe the jobs in deltaci.yaml")
-        for ecosystem, pattern in patterns.items():
-            if pattern.match(name) is not None:
-                found[ecosystem].append(path)
-    count = sum(len(paths) for paths in found.values())
+        for module, pattern in patterns.items():
+            if pattern.match(name) is None:
+                continue
+            if seen.size(path) <= MANIFEST_BYTES_MAX:
+                found[module].append(path)
+            elif module in ECOSYSTEMS:
+                text = f"{printable(path)} has {seen.size(path)} bytes, at most {MANIFEST_BYTES_MAX} are read"
+                raise PlanFailed(f"{text}; describe the jobs in deltaci.yaml")
+            else:
+                oversized.append(path)
+    count = sum(len(found[module]) for module in ECOSYSTEMS)
     if count > MANIFESTS_MAX:
         raise PlanFailed(f"{count} manifests, at most {MANIFESTS_MAX} are read; describe the jobs in deltaci.yaml")
-    return found
-
-
-def _of(names: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile("|".join(fnmatch.translate(name) for name in names))
+    reasons = []
+    if oversized:
+        text = f"more than {MANIFEST_BYTES_MAX} bytes, and not read: {_shown(oversized)}"
+        reasons.append(Reason(rule="not-read", file=oversized[0], text=text))
+    for module in (*FALLBACKS, *IMAGES):
+        if len(found[module]) > LATER_MANIFESTS_MAX:
+            nearest = sorted(found[module], key=lambda path: (path.count("/"), path))
+            found[module], rest = sorted(nearest[:LATER_MANIFESTS_MAX]), nearest[LATER_MANIFESTS_MAX:]
+            text = f"not read, since {LATER_MANIFESTS_MAX} such files are nearer to the root: {_shown(rest)}"
+            reasons.append(Reason(rule="not-read", file=rest[0], text=text))
+    return found, reasons
 
 
 def _left_out(seen: Files, projects: Sequence[Project]) -> list[Reason]:
-    taken = {join(project.root, project.manifest.rpartition("/")[2]) for project in projects}
-    paths = [path for path in seen.paths if _MANIFEST.match(path.rpartition("/")[2]) and is_left_out(path)]
-    paths = [path for path in paths if path not in taken]  # some are declared by a workspace
+    """What was seen and not taken; `projects` are those taken, some of them because a workspace declares them."""
+    taken = {project.manifest for project in projects}
+    paths = [
+        path
+        for path in seen.paths
+        if _MANIFEST.match(path.rpartition("/")[2]) and is_left_out(path) and not _is_part(seen, path)
+    ]
+    paths = [path for path in paths if path not in taken]
     if not paths:
         return []
-    shown = ", ".join(printable(path) for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
-    text = f"not taken for projects, because of the directories they are in: {shown} ({len(paths)} in all)"
+    text = f"not taken for projects, because of the directories they are in: {_shown(paths)} ({len(paths)} in all)"
     return [Reason(rule="left-out", file=paths[0], text=text)]
+
+
+def _is_part(seen: Files, path: str) -> bool:
+    """Whether it is one of those files that a project has in many of its directories, as for its tests."""
+    name = path.rpartition("/")[2]
+    return name in _IN_MANY_DIRECTORIES and seen.is_file(join(parent(parent(path)), name))
+
+
+def _shown(paths: list[str]) -> str:
+    return ", ".join(printable(path) for path in paths[:3]) + (", ..." if len(paths) > 3 else "")

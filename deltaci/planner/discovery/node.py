@@ -154,8 +154,9 @@ class _Repository:
         for root in settings:
             if root not in self.packages:
                 has_package = "package.json" in self._names.at(root)
-                content = self._tree.json(join(root, "package.json")) if has_package else {}
-                self.packages[root] = package_of(root, join(root, "project.json"), content)
+                path = join(root, "package.json" if has_package else "project.json")
+                content = self._tree.json(path) if has_package else {}
+                self.packages[root] = package_of(root, path, content)
         for root, package in sorted(self.packages.items()):
             nx = nearest(root, self._nx)
             if nx is None:

@@ -18,6 +18,7 @@ MANIFEST_BYTES_MAX: Final = 1024 * 1024
 LEFT_OUT_DIRECTORIES: Final = frozenset(
     {
         *("node_modules", "vendor", "third_party", "third-party", "external", "bower_components", "site-packages"),
+        *("deps", "extern", "externals", "3rdparty", "thirdparty"),
         *("venv", "virtualenv", "__pycache__", "dist", "target"),
         *("testdata", "fixtures", "__fixtures__", "fixture", "tests", "test", "__tests__", "e2e"),
         *("examples", "example", "samples", "sample", "demos", "playground", "templates", "template", "fuzz"),

@@ -147,3 +147,16 @@ def test_a_declared_package_that_is_too_large_fails_the_plan() -> None:
 
     with pytest.raises(PlanFailed, match=r"examples/a/package\.json is declared"):
         discovered(files)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(100, {".", "p7"}), (600, {".", *(f"p{i}" for i in range(600))})])
+def test_more_globs_than_are_matched_count_as_matching(count: int, expected: set[str]) -> None:
+    """One glob for each project: past the bound each of them is touched by every file."""
+    files = {"package.json": "{}", "nx.json": "{}"}
+    for index in range(count):
+        inputs = [f"{{workspaceRoot}}/data/*-{index}.x"]
+        files[f"p{index}/project.json"] = json.dumps({"name": f"p{index}", "targets": {"test": {"inputs": inputs}}})
+
+    answer = touched(files, ["data/a-7.x"])
+
+    assert answer == expected

@@ -1,0 +1,83 @@
+"""A repository on this machine, and which two of its commits are to be compared."""
+
+from pathlib import Path
+from typing import Final
+
+import anyio
+import click
+import msgspec
+
+from deltaci.forge.git_command import GitError, GitResult, run_git
+
+GIT_MS: Final = 60_000
+OUTPUT_BYTES_MAX: Final = 1024 * 1024
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """What is compared. `base_sha` is None if there is nothing to compare with; `because` says how it was chosen."""
+
+    git_dir: Path
+    head_sha: str
+    base_sha: str | None
+    because: str
+
+
+def compare(directory: Path, base: str | None, head: str, *, is_full: bool = False) -> Comparison:
+    """Find the repository that `directory` is in, and the commits of `base` and `head`.
+
+    Without `base`: where HEAD left the default branch (that of `origin`, or main or master), or, on that branch itself,
+    the commit before. With `is_full` there is no base.
+
+    Raises:
+        click.ClickException: no repository, or no such commit in it; or both `base` and `is_full`.
+    """
+    if is_full and base is not None:
+        raise click.UsageError("--base and --full exclude each other")
+    return anyio.run(_compare, directory.resolve(), base, head, is_full)
+
+
+async def _compare(directory: Path, base: str | None, head: str, is_full: bool) -> Comparison:
+    found = await _git(["rev-parse", "--absolute-git-dir"], directory)
+    if found.exit_code:
+        raise click.ClickException(f"{directory} is in no git repository: {found.stderr.strip()}")
+    git_dir = Path(found.stdout.decode().rstrip("\n"))
+    head_sha = await _commit(git_dir, head)
+    if head_sha is None:
+        raise click.ClickException(f"{git_dir} has no commit {head!r} (--head)")
+    if is_full:
+        return Comparison(git_dir=git_dir, head_sha=head_sha, base_sha=None, because="--full")
+    if base is not None:
+        base_sha = await _commit(git_dir, base)
+        if base_sha is None:
+            raise click.ClickException(f"{git_dir} has no commit {base!r} (--base)")
+        return Comparison(git_dir=git_dir, head_sha=head_sha, base_sha=base_sha, because=f"--base {base}")
+    base_sha, because = await _default_base(git_dir, head_sha)
+    return Comparison(git_dir=git_dir, head_sha=head_sha, base_sha=base_sha, because=because)
+
+
+async def _default_base(git_dir: Path, head_sha: str) -> tuple[str | None, str]:
+    for branch in ("refs/remotes/origin/HEAD", "refs/heads/main", "refs/heads/master"):
+        tip = await _commit(git_dir, branch)
+        if tip is None:
+            continue
+        found = await _git(["merge-base", "--end-of-options", tip, head_sha], git_dir, git_dir=git_dir)
+        start = found.stdout.decode().strip()
+        if found.exit_code == 0 and start != head_sha:
+            return start, f"where it left {branch.removeprefix('refs/').removeprefix('heads/')}"
+        break
+    before = await _commit(git_dir, f"{head_sha}^")
+    return before, "the commit before" if before is not None else "there is no commit before"
+
+
+async def _commit(git_dir: Path, revision: str) -> str | None:
+    """The commit that a revision means, or None."""
+    asked = ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"]
+    found = await _git(asked, git_dir, git_dir=git_dir)
+    return found.stdout.decode().strip() if found.exit_code == 0 else None
+
+
+async def _git(arguments: list[str], cwd: Path, *, git_dir: Path | None = None) -> GitResult:
+    try:
+        return await run_git(arguments, git_dir=git_dir, cwd=cwd, timeout_ms=GIT_MS, output_bytes_max=OUTPUT_BYTES_MAX)
+    except GitError as error:
+        raise click.ClickException(f"git {arguments[0]} in {cwd}: {error}") from error

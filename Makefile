@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Nx and Turborepo in the versions that the planner is compared with: once a machine, outside of the checkout.
+AGREEMENT := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/deltaci/agreement
 
-.PHONY: demo test explore faults soak lint format bench docs simulate lock clean
+.PHONY: demo test agreement explore faults soak lint format bench docs simulate lock clean
 .DEFAULT_GOAL := test
 
 $(READY): requirements.lock pyproject.toml
@@ -18,6 +20,13 @@ demo: $(READY) ## a failing push and the one that mends it, on a real server and
 
 test: $(READY) ## all tests but the long ones, in parallel and in random order
 	$(BIN)/pytest -n auto -m "not long"
+
+agreement: ## install the real Nx and Turborepo, which the tests in tests/planner/agreement ask; needs node and npm
+	@cmp -s tests/planner/agreement/package-lock.json $(AGREEMENT)/package-lock.json || { \
+		rm -rf $(AGREEMENT) $(AGREEMENT).new && mkdir -p $(AGREEMENT).new && \
+		cp tests/planner/agreement/package.json tests/planner/agreement/package-lock.json $(AGREEMENT).new && \
+		npm ci --prefix $(AGREEMENT).new --ignore-scripts --no-audit --no-fund --loglevel=error && \
+		mv $(AGREEMENT).new $(AGREEMENT); }
 
 faults: $(READY) ## every fault against real processes; SLICE, as for pytest -k, takes a part of the long ones
 	$(BIN)/pytest -n auto tests/faults $(if $(SLICE),-m long -k "$(SLICE)")

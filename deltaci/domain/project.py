@@ -58,6 +58,7 @@ class Project(_Frozen, frozen=True, kw_only=True):
         depends_on_roots: roots of other projects, of whatever ecosystem.
         reads: files, or directories with all below them, outside `root`, that concern the project (the manifest of its
             workspace, a shared compiler configuration); a change there touches it.
+        reads_globs: as `reads`, but globs from the root of the repository, each beginning with `/`.
         is_guest: whether it is at home among the files of others, as an image is that packs them: no file belongs to
             it, and it is touched by what it `reads` alone, which may then be below `root` too.
         lock: the lock file that its dependencies are resolved by, wherever it is. A change there touches the project
@@ -73,5 +74,6 @@ class Project(_Frozen, frozen=True, kw_only=True):
     depends_on_names: frozenset[str] = frozenset()
     depends_on_roots: frozenset[str] = frozenset()
     reads: frozenset[str] = frozenset()
+    reads_globs: frozenset[str] = frozenset()
     lock: str | None = None
     is_guest: bool = False

@@ -7,6 +7,7 @@ are inside it. What depends on a touched project is touched, however far away.
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -14,6 +15,10 @@ from deltaci.domain.plan import Reason
 from deltaci.domain.project import Project
 from deltaci.planner.discovery.project import parent
 from deltaci.planner.errors import printable
+from deltaci.planner.globs import Globs
+
+# Distinct globs that are matched with every changed file; if there are more, each counts as matching every file.
+GLOBS_MAX: Final = 500
 
 
 class Touch(msgspec.Struct, frozen=True):
@@ -31,6 +36,7 @@ class ProjectGraph:
         self.by_root: dict[str, list[int]] = {}
         self._owners: dict[str, list[int]] = {}
         self._readers: dict[str, list[int]] = {}
+        glob_readers: dict[str, list[int]] = {}
         self.by_lock: dict[str, list[int]] = {}
         by_name: dict[tuple[str, str], list[int]] = {}
         for index, project in enumerate(self.projects):
@@ -43,6 +49,11 @@ class ProjectGraph:
                 self.by_lock.setdefault(project.lock, []).append(index)
             for path in project.reads:
                 self._readers.setdefault(path, []).append(index)
+            for glob in project.reads_globs:
+                glob_readers.setdefault(glob, []).append(index)
+        if len(glob_readers) > GLOBS_MAX:
+            glob_readers = {"/**": sorted({index for readers in glob_readers.values() for index in readers})}
+        self._globs = tuple((Globs((glob,)), readers) for glob, readers in sorted(glob_readers.items()))
         parts = self._parts()
         self.depends_on = tuple(
             tuple(sorted(self._needed(index, project, by_name, parts))) for index, project in enumerate(self.projects)
@@ -97,6 +108,9 @@ class ProjectGraph:
         while directory != ".":
             directory = parent(directory)
             found.update(self._readers.get(directory, ()))
+        for glob, readers in self._globs:
+            if glob.match(path) is not None:
+                found.update(readers)
         return tuple(sorted(found))
 
     def is_claimed(self, path: str) -> bool:

@@ -13,7 +13,8 @@ import msgspec
 from deltaci.domain.plan import PlannedJob, Reason
 from deltaci.domain.project import Project
 from deltaci.planner.configuration import FILE, ConfiguredJob
-from deltaci.planner.discovery.discover import SOURCES
+from deltaci.planner.discovery.discover import ALWAYS, SOURCES
+from deltaci.planner.discovery.project import is_left_out, parent
 from deltaci.planner.errors import PlanFailed, printable
 from deltaci.planner.globs import MATCHES_MAX, Globs
 from deltaci.planner.graph import ProjectGraph, Touch
@@ -179,12 +180,14 @@ def _touched_by(path: str, graph: ProjectGraph) -> list[tuple[int, Reason]]:
         text = f"{shown} changed and belongs to no project, so to all of them"
         shared = Reason(rule="shared-file", file=path, text=text)
         return [(index, shared) for index in range(len(graph.projects))]
-    idle = [index for index in owners if not graph.projects[index].jobs]
+    is_read = any(not graph.projects[index].is_guest for index in readers)
+    idle = [index for index in owners if not graph.projects[index].jobs and not is_read]
     if idle:
         # Nothing runs for the file itself: it may be what the projects inside are built with.
         text = f"{shown} changed, which nothing runs for by itself, so for all that is beside it"
         beside = Reason(rule="shared-file", file=path, text=text)
         found += [(index, beside) for each in idle for index in graph.inside(each, any_ecosystem=idle == [*owners])]
+    found += _gone(path, graph)
     read = Reason(rule="shared-file", file=path, text=f"{shown} changed, which this project reads")
     found += [(index, read) for index in readers]
     if owners and graph.projects[owners[0]].root == "." and _concerns_all(path, [graph.projects[i] for i in owners]):
@@ -192,6 +195,18 @@ def _touched_by(path: str, graph: ProjectGraph) -> list[tuple[int, Reason]]:
         shared = Reason(rule="shared-file", file=path, text=text)
         found += [(index, shared) for index in range(len(graph.projects))]
     return found
+
+
+def _gone(path: str, graph: ProjectGraph) -> list[tuple[int, Reason]]:
+    """All projects of an ecosystem that lost one: who depended on what is gone cannot be told."""
+    root, name = parent(path), PurePosixPath(path).name
+    ecosystems = {ecosystem for ecosystem, names in ALWAYS.items() if name in names}
+    here = {graph.projects[index].ecosystem for index in graph.by_root.get(root, ())}
+    if not ecosystems - here or is_left_out(path):
+        return []
+    text = f"{printable(path)} is gone, and with it a project that others may have depended on"
+    reason = Reason(rule="project-gone", file=path, text=text)
+    return [(index, reason) for index, each in enumerate(graph.projects) if each.ecosystem in ecosystems - here]
 
 
 def _concerns_all(path: str, owners: Sequence[Project]) -> bool:

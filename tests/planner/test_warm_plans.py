@@ -32,7 +32,7 @@ def a_file(rng: random.Random, path: str | None = None) -> tuple[str, Any]:
     other, number = rng.choice(ROOTS).rstrip("/"), rng.randrange(4)
     check, tool = rng.choice(("test", "lint", "build")), rng.choice(("ruff", "mypy", "poetry", "x"))
     if rng.random() < 0.1:
-        return path, rng.choice([("120000", f"../{number}"), SUBMODULE, "\n" * number, "[broken" * (number == 0)])
+        return path, rng.choice([("120000", f"../{number}"), SUBMODULE, "[broken" if number == 0 else SUBMODULE])
     contents = {
         "pyproject.toml": f'[project]\nname = "p{number}"\ndependencies = ["p{rng.randrange(4)}"]\n[tool.{tool}]\n',
         "package.json": f'{{"name": "n{number}", "workspaces": ["packages/*"], "scripts": {{"{check}": "x"}}}}',
@@ -64,7 +64,9 @@ def histories(rng: random.Random) -> Iterator[dict[str, Any]]:
             if edit == 0 and files:
                 del files[rng.choice(sorted(files))]
             elif edit == 1 and files:
-                files[a_file(rng)[0]] = files.pop(rng.choice(sorted(files)))
+                # Under its own name: as another manifest it would be broken, and so would nearly every plan.
+                moved = rng.choice(sorted(files))
+                files[rng.choice(ROOTS) + moved.rpartition("/")[2]] = files.pop(moved)
             elif edit == 2:
                 files["deltaci.yaml"] = rng.choice([CONFIGURATION, "broken: [", ("120000", "x")])
             elif edit in (3, 4):

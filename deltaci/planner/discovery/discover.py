@@ -61,6 +61,11 @@ SOURCES: Final[Mapping[str, frozenset[str]]] = {
     module.__name__.rpartition(".")[2]: module.SOURCES for module in _MODULES
 }
 
+# Manifests that always make a project, unless they are left out; `node` has them as ALWAYS.
+ALWAYS: Final[Mapping[str, frozenset[str]]] = {
+    module.__name__.rpartition(".")[2]: frozenset(getattr(module, "ALWAYS", ())) for module in _MODULES
+}
+
 
 class Discovery(msgspec.Struct, frozen=True, kw_only=True):
     """The projects, sorted by ecosystem and root, and what was left out with the reason."""

@@ -1,148 +1,310 @@
 """Node: install by lock file, then the scripts that package.json defines; a member of a workspace is a project.
 
-A script of the workspace's root runs only if no member defines the same one: it usually runs theirs.
+A script of the workspace's root runs only if no member defines the same one: it usually runs theirs. The modules
+`node_*` beside this one know the parts: packages, workspaces, package managers, TypeScript, Nx, Turborepo, jobs.
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Final
 
-from deltaci.domain.plan import Step
-from deltaci.domain.project import CacheRule, Project, ProjectJob
-from deltaci.planner.discovery.project import Tree, inside, join, parent, table, texts
-from deltaci.planner.globs import GlobInvalid, Globs
-from deltaci.planner.yaml_nodes import Fields, Items, Scalar, parse
+import msgspec
+
+from deltaci.domain.project import Project
+from deltaci.planner.discovery.node_inputs import Reads, rooted
+from deltaci.planner.discovery.node_jobs import Setup, Through, builds_of, jobs_of
+from deltaci.planner.discovery.node_nx import NAME as NX_NAME
+from deltaci.planner.discovery.node_nx import Nx, NxProject, described, nearest, project_of, workspaces_of
+from deltaci.planner.discovery.node_packages import (
+    NAME,
+    Local,
+    Names,
+    Package,
+    candidates,
+    forced_by,
+    needs_of,
+    package_of,
+)
+from deltaci.planner.discovery.node_reports import CONFIGS as REPORT_CONFIGS
+from deltaci.planner.discovery.node_reports import reports_of
+from deltaci.planner.discovery.node_tools import LOCKS, VERSION_FILES, Manager, Tools, cache_of, lock_of, manager_of
+from deltaci.planner.discovery.node_turbo import FILES as TURBO_FILES
+from deltaci.planner.discovery.node_turbo import Turbo, of_package, turbo_of
+from deltaci.planner.discovery.node_typescript import TypeScript, is_config
+from deltaci.planner.discovery.node_workspaces import Matching, declared, members
+from deltaci.planner.discovery.project import Tree, is_left_out, join, parent
+from deltaci.planner.errors import PlanFailed, printable
 
 SOURCES: Final = frozenset({".js", ".cjs", ".mjs", ".jsx", ".ts", ".tsx", ".css", ".html"})
 MANIFESTS: Final = ("package.json",)
-LINT_SCRIPTS: Final = ("lint", "typecheck", "type-check", "check-types")
-TEST_SCRIPTS: Final = ("build", "test")
-_LOCKS: Final = ("pnpm-lock.yaml", "yarn.lock", "package-lock.json", "npm-shrinkwrap.json")
-STRUCTURE: Final = (*MANIFESTS, *_LOCKS, "pnpm-workspace.yaml", ".yarnrc.yml")
-_PACKAGE_MANAGER: Final = re.compile(r"(npm|pnpm|yarn)@(\d{1,4}\.\d{1,4}\.\d{1,4})(?:\+.*)?", re.ASCII)
-_DEPENDENCIES: Final = ("dependencies", "devDependencies", "peerDependencies", "optionalDependencies")
-_LOCAL: Final = re.compile(r"(?:file|link|portal):(.+)")
+# Where one of these changed and there is no project, it was deleted: who depended on it cannot be told any more.
+ALWAYS: Final = MANIFESTS
+STRUCTURE: Final = (
+    *(*MANIFESTS, *LOCKS, *VERSION_FILES, "pnpm-workspace.yaml", ".yarnrc.yml"),
+    *("nx.json", "project.json", ".nxignore", *TURBO_FILES, "tsconfig*.json", "jsconfig.json"),
+    *(f"*.config.{suffix}" for suffix in ("js", "cjs", "mjs", "ts", "cts", "mts", "json")),
+    *(".mocharc.*", "vitest.workspace.*"),
+)
+# Directories with a package.json where projects are usually somebody else's: read, since a workspace may declare them.
+CANDIDATES_MAX: Final = 10_000
+# What a member's commands may read at the root of its workspace.
+_SHARED: Final = ("package.json", "pnpm-workspace.yaml", ".npmrc", ".yarnrc.yml", ".yarnrc", "bunfig.toml", "patches")
+_SHARED_GLOBS: Final = (".*", "*.config.*", "*.preset.*", "*.setup.*", "*.workspace.*", "tsconfig*.json")
+_READ: Final = re.compile(
+    r"(?:nx\.json|project\.json|\.nxignore|turbo\.jsonc?|pnpm-workspace\.yaml|\.yarnrc\.yml|"
+    r"\.nvmrc|\.node-version|\.tool-versions)"
+)
+_MAPPINGS: Final = ("tsconfig.base.json", "tsconfig.json")
 
 
-def wanted(_tree: Tree, manifests: list[str]) -> list[str]:
+def wanted(tree: Tree, manifests: list[str]) -> list[str]:
     """The files to read before `find` can tell."""
-    return [path for manifest in manifests for path in (manifest, join(parent(manifest), "pnpm-workspace.yaml"))]
+    names = Names(tree.files)
+    inner = candidates(tree)[:CANDIDATES_MAX]
+    paths = [*manifests, *(join(root, "package.json") for root in inner)]
+    packages = {parent(path) for path in paths}
+    has_nx = any("nx.json" in found for found in names.by_directory.values())
+    for directory, found in names.by_directory.items():
+        is_package = directory in packages
+        for name in found:
+            is_read = _READ.fullmatch(name) or is_config(name) or (is_package and REPORT_CONFIGS.fullmatch(name))
+            path = join(directory, name)
+            if is_read and (is_package or not is_left_out(path) or (has_nx and name == "project.json")):
+                paths.append(path)
+    return paths
 
 
 def find(tree: Tree, manifests: list[str]) -> list[Project]:
-    """The packages, each with the workspace that it belongs to, if any."""
-    packages = {parent(manifest): tree.json(manifest) for manifest in manifests}
-    home: dict[str, str] = {}
-    for root in sorted(packages):
-        members = _members(tree, root, packages)
-        home.update({member: root for member in members if member not in home})
-    return [_project(tree, root, home.get(root, root), packages, home) for root in sorted(packages)]
+    """The packages and Nx projects, each with the workspace that it belongs to, if any.
+
+    Raises:
+        PlanFailed: a manifest, or a configuration of Nx or Turborepo, cannot be read.
+    """
+    repository = _Repository(tree, manifests)
+    return [repository.project(root) for root in sorted(repository.packages)]
 
 
-def _members(tree: Tree, root: str, packages: Mapping[str, dict[str, Any]]) -> list[str]:
-    """Directories of the workspace rooted at `root`; empty if it is none."""
-    declared = packages[root].get("workspaces")
-    patterns = texts(declared if isinstance(declared, list) else table(packages[root], "workspaces").get("packages"))
-    if tree.has(root, "pnpm-workspace.yaml"):
-        patterns = _pnpm_patterns(tree, root)
-    anchored = []
-    for pattern in patterns:
-        sign = "!" if pattern.startswith("!") else ""
-        anchored.append(f"{sign}/{pattern.removeprefix('!').removeprefix('./').lstrip('/')}")
-    try:
-        globs = Globs(anchored)
-    except GlobInvalid:
-        globs = Globs(("**",))  # what we cannot read may mean any of them
-    prefix = "" if root == "." else root + "/"
-    inner = [other for other in sorted(packages) if other not in (root, ".") and other.startswith(prefix)]
-    return [other for other in inner if globs.match(other.removeprefix(prefix)) is not None]
+class _Workspace(msgspec.Struct, frozen=True, kw_only=True):
+    """What the members of one workspace have in common; of a package that is in none, its own."""
+
+    root: str
+    package: Package
+    manager: Manager
+    turbo: Turbo | None
+    forced: frozenset[str]
+    reads: Reads
+    # Scripts that members define, and the names of packages here that the root itself needs.
+    member_scripts: frozenset[str]
+    root_needs: frozenset[str]
 
 
-def _pnpm_patterns(tree: Tree, root: str) -> list[str]:
-    path = join(root, "pnpm-workspace.yaml")
-    content = parse(tree.text(path).encode(), path)
-    listed = content.get("packages") if isinstance(content, Fields) else None
-    if isinstance(listed, Items):
-        return [item.text for item in listed.items if isinstance(item, Scalar)]
-    # Newer pnpm keeps settings in this file without any package; a file that we refuse to read may list all.
-    return [] if isinstance(content, Fields) else ["**"]
+class _Repository:
+    """Packages by root; which are members of which workspace; all lookups that projects share."""
 
+    def __init__(self, tree: Tree, manifests: list[str]) -> None:
+        self._tree = tree
+        self._names = Names(tree.files)
+        self._tools = Tools(tree)
+        self._typescript = TypeScript(tree)
+        self.packages = {parent(path): package_of(parent(path), path, tree.json(path)) for path in manifests}
+        self._home: dict[str, str] = {}
+        self._take_members()
+        self._nx = workspaces_of(tree, self._nx_roots())
+        self._nx_projects: dict[str, NxProject] = {}
+        self._managed = frozenset(self._home)
+        self._take_nx_projects()
+        self._local = Local(self.packages.values())
+        self._members: dict[str, list[str]] = {}
+        for member, root in sorted(self._home.items()):
+            self._members.setdefault(root, []).append(member)
+        self._workspaces: dict[str, _Workspace] = {}
+        self._mapped: dict[str, tuple[frozenset[str], bool]] = {}
+        self._configs: dict[str, list[str]] = {}
+        for directory, names in sorted(self._names.by_directory.items()):
+            configs = [join(directory, name) for name in sorted(names) if is_config(name)]
+            at = self._owner(directory) if configs else None
+            if at is not None:
+                self._configs.setdefault(at, []).extend(configs)
+        self._edges = {root: self._inner_edges(root) for root in self._managed}
 
-def _scripts(package: dict[str, Any]) -> dict[str, str]:
-    """The scripts that do something: npm's placeholder for `test` only fails."""
-    scripts = {name: body for name, body in table(package, "scripts").items() if isinstance(body, str)}
-    return {name: body for name, body in scripts.items() if "no test specified" not in body}
+    def _take_members(self) -> None:
+        """Find the members of every workspace; declared ones count wherever they are."""
+        roots = sorted({*self.packages, *candidates(self._tree)})
+        matching = Matching()
+        for root in sorted(self.packages):
+            patterns = declared(self._tree, self.packages[root])
+            for member in members(root, patterns, roots, matching) if patterns else ():
+                self._home.setdefault(member, root)
+                if member not in self.packages:
+                    self._add(member, join(member, "package.json"))
 
+    def _add(self, root: str, path: str) -> None:
+        content = self._tree.json(path)
+        if not content and self._tree.files.size(path) > 2 and not self._tree.text(path):
+            text = f"{printable(path)} is declared in a workspace, but is too large, or one of too many, to be read"
+            raise PlanFailed(f"{text}; describe the jobs in deltaci.yaml")
+        self.packages[root] = package_of(root, path, content)
 
-def _project(
-    tree: Tree, root: str, workspace: str, packages: Mapping[str, dict[str, Any]], home: Mapping[str, str]
-) -> Project:
-    package = packages[root]
-    scripts = _scripts(package)
-    for member in (other for other, at in home.items() if at == root):
-        scripts = {name: body for name, body in scripts.items() if name not in _scripts(packages[member])}
-    named: set[str] = set()
-    roots: set[str | None] = set()
-    for kind in _DEPENDENCIES:
-        for name, version in table(package, kind).items():
-            named.add(name)
-            local = _LOCAL.fullmatch(version) if isinstance(version, str) else None
-            if local is not None:
-                roots.add(inside(root, local[1]))
-    own_name = package.get("name")
-    shared = () if workspace == root else ("package.json", "pnpm-workspace.yaml", ".npmrc", ".yarnrc.yml")
-    return Project(
-        ecosystem="node",
-        root=root,
-        manifest=join(root, "package.json"),
-        jobs=_jobs(tree, root, workspace, packages, scripts),
-        name=own_name if isinstance(own_name, str) else None,
-        depends_on_names=frozenset(named),
-        depends_on_roots=frozenset(path for path in roots if path is not None and path != root),
-        reads=frozenset(join(workspace, name) for name in shared),
-        lock=tree.first(workspace, _LOCKS),
-    )
+    def _nx_roots(self) -> list[str]:
+        found = (at for at, names in self._names.by_directory.items() if "nx.json" in names)
+        return sorted(at for at in found if not is_left_out(join(at, "nx.json")))
 
+    def _take_nx_projects(self) -> None:
+        settings = described(self._tree, self._names, self._nx)
+        for root in settings:
+            if root not in self.packages:
+                has_package = "package.json" in self._names.at(root)
+                path = join(root, "package.json" if has_package else "project.json")
+                content = self._tree.json(path) if has_package else {}
+                self.packages[root] = package_of(root, path, content)
+        for root, package in sorted(self.packages.items()):
+            nx = nearest(root, self._nx)
+            if nx is None:
+                continue
+            if root in settings or self._home.get(root) == nx.root or (root == nx.root and "nx" in package.content):
+                self._nx_projects[root] = project_of(package, settings.get(root, {}))
+                nx.add(self._nx_projects[root])
+            if root in settings and root != nx.root and self._tree.first(root, LOCKS) is None:
+                self._home.setdefault(root, nx.root)  # one package.json for all
 
-def _jobs(
-    tree: Tree, root: str, workspace: str, packages: Mapping[str, dict[str, Any]], scripts: Mapping[str, str]
-) -> tuple[ProjectJob, ...]:
-    tool, install = _installer(tree, workspace, packages[workspace])
-    jobs = []
-    for check, names in (("lint", LINT_SCRIPTS), ("test", TEST_SCRIPTS)):
-        steps = [Step(name=name, run=f"{tool} run {name}", workdir=root) for name in names if name in scripts]
-        if steps:
-            setup = Step(name="Install", run=install, workdir=workspace)
-            inputs = tuple(join(workspace, name) for name in (*_LOCKS, "package.json"))
-            cache = CacheRule(name="npm", paths=(join(workspace, ".cache/npm"),), inputs=inputs)
-            is_npm = tool == "npm" and workspace == root
-            jobs.append(
-                ProjectJob(
-                    check=check,
-                    steps=(setup, *steps),
-                    env={"CI": "true", **({"npm_config_cache": ".cache/npm"} if is_npm else {})},
-                    caches=(cache,) if is_npm else (),
-                )
-            )
-    return tuple(jobs)
+    def _owner(self, path: str) -> str | None:
+        """The root of the project that a path belongs to, if any."""
+        at = path
+        while at not in self.packages:
+            if at == ".":
+                return None
+            at = parent(at)
+        return at
 
+    def _inner_edges(self, root: str) -> tuple[str, ...]:
+        home = self._home[root]
+        names = needs_of(self.packages[root], self._local, frozenset()).names
+        named = [name for name in names if not self._local.is_crowded(name)]
+        roots = {other for name in named for other in self._local.roots(name)}
+        return tuple(sorted(other for other in roots if other != root and self._home.get(other) == home))
 
-def _installer(tree: Tree, root: str, package: dict[str, Any]) -> tuple[str, str]:
-    """How to call the package manager, and the command that installs exactly what is locked."""
-    declared = package.get("packageManager")
-    match = _PACKAGE_MANAGER.fullmatch(declared) if isinstance(declared, str) else None
-    lock = next((name for name in _LOCKS if tree.has(root, name)), None)
-    by_lock = {"pnpm-lock.yaml": "pnpm", "yarn.lock": "yarn"}.get(lock or "", "npm")
-    name = match[1] if match else by_lock
-    version = f"@{match[2]}" if match else ""
-    frozen = lock is not None and by_lock == name
-    if name == "pnpm":
-        tool = f"npx --yes pnpm{version}"
-        return tool, f"{tool} install" + (" --frozen-lockfile" if frozen else "")
-    if name == "yarn":
-        is_modern = tree.has(root, ".yarnrc.yml") or (match is not None and not match[2].startswith("1."))
-        if is_modern:
-            return "corepack yarn", "corepack yarn install" + (" --immutable" if frozen else "")
-        tool = f"npx --yes yarn{version}"
-        return tool, f"{tool} install" + (" --frozen-lockfile" if frozen else "")
-    return "npm", "npm ci" if frozen else "npm install --no-audit --no-fund"
+    def _workspace(self, root: str) -> _Workspace:
+        if root not in self._workspaces:
+            self._workspaces[root] = self._make_workspace(root)
+        return self._workspaces[root]
+
+    def _make_workspace(self, root: str) -> _Workspace:
+        package = self.packages.get(root) or package_of(root, join(root, "package.json"), {})
+        turbo = turbo_of(self._tree, root)
+        forced = forced_by(package.content)
+        shared = Reads(
+            frozenset(join(root, name) for name in (*_SHARED, ".yarn")),
+            frozenset(rooted(root) + glob for glob in _SHARED_GLOBS),
+        )
+        scripts = (set(self.packages[member].scripts) for member in self._members.get(root, ()))
+        return _Workspace(
+            root=root,
+            package=package,
+            manager=manager_of(self._tree, root, package.content, self._tools.of(root, [package.content])),
+            turbo=turbo,
+            forced=forced,
+            reads=shared if turbo is None else shared | turbo.reads,
+            member_scripts=frozenset[str]().union(*scripts),
+            root_needs=needs_of(package, self._local, forced).names,
+        )
+
+    def project(self, root: str) -> Project:
+        """The project at `root`."""
+        package = self.packages[root]
+        workspace = self._workspace(self._home.get(root, root))
+        needs = needs_of(package, self._local, workspace.forced)
+        outside = self._typescript.outside(self._configs.get(root, ()))
+        reads = workspace.reads if root != workspace.root else Reads()
+        names = set(needs.names) | {name for name in outside.names if self._local.roots(name)}
+        tasks: frozenset[str] = frozenset()
+        if workspace.turbo is not None and root != workspace.root:
+            own = of_package(self._tree, workspace.root, workspace.turbo, package)
+            tasks, reads = own.tasks, reads | own.reads
+            # What the root depends on concerns every package, as Turborepo has it.
+            names |= own.names | workspace.root_needs
+        roots, paths = self._sorted_out(root, needs.paths | outside.paths)
+        paths |= {workspace.root} if outside.is_unclear else set()
+        if any(self._local.is_crowded(name) for name in names):
+            names = {name for name in names if not self._local.is_crowded(name)}
+            paths.add(".")
+        nx_project = self._nx_projects.get(root)
+        nx = nearest(root, self._nx) if nx_project is not None else None
+        if nx is not None and nx_project is not None:
+            reads = reads | nx.reads | nx.at(nx_project)
+            self._take_nx_edges(nx, nx_project, names, roots, paths)
+        return Project(
+            ecosystem="node",
+            root=root,
+            manifest=package.manifest,
+            jobs=jobs_of(self._setup(package, workspace, tasks, nx)),
+            name=package.name,
+            tools=self._tools.of(root, [package.content, workspace.package.content]),
+            depends_on_names=frozenset(names),
+            depends_on_roots=frozenset(roots),
+            reads=frozenset(paths | reads.paths),
+            reads_globs=reads.globs,
+            lock=lock_of(self._tree, workspace.root, workspace.manager.name),
+        )
+
+    def _sorted_out(self, root: str, targets: Iterable[str]) -> tuple[set[str], set[str]]:
+        """The roots of other projects that paths lead to, and the paths that lead to none, outside of `root`."""
+        roots: set[str] = set()
+        paths: set[str] = set()
+        for path in targets:
+            owner = self._owner(path)
+            if owner == root:
+                continue
+            is_above = owner is not None and (owner == "." or root.startswith(owner + "/"))
+            if owner is not None and (owner == path or not is_above):
+                roots.add(owner)
+            else:
+                paths.add(path)
+        return roots, paths
+
+    def _take_nx_edges(self, nx: Nx, project: NxProject, names: set[str], roots: set[str], paths: set[str]) -> None:
+        edges = nx.edges(project)
+        is_all = edges.is_all
+        roots |= edges.roots
+        if project.root not in self._managed and project.root != nx.root:
+            # Its dependencies are in its sources alone, which are not read: it may import whatever can be imported.
+            mapped, is_unclear = self._importable(nx)
+            roots |= mapped
+            is_all |= is_unclear
+        roots -= edges.without | {project.root}
+        names -= {name for name in names if set(self._local.roots(name)) <= edges.without}
+        if is_all:
+            paths.add(nx.root)
+
+    def _importable(self, nx: Nx) -> tuple[frozenset[str], bool]:
+        """The projects that imports are mapped to, and whether it may be any."""
+        if nx.root not in self._mapped:
+            config = self._tree.first(nx.root, _MAPPINGS)
+            found = self._typescript.mapped(config) if config is not None else None
+            roots = frozenset(self._sorted_out(nx.root, found.paths)[0]) if found is not None else frozenset[str]()
+            self._mapped[nx.root] = (roots, found is not None and found.is_unclear)
+        return self._mapped[nx.root]
+
+    def _setup(self, package: Package, workspace: _Workspace, tasks: frozenset[str], nx: Nx | None) -> Setup:
+        root, manager = package.root, workspace.manager
+        scripts = package.scripts
+        if root == workspace.root:
+            scripts = {name: body for name, body in scripts.items() if name not in workspace.member_scripts}
+        through: Through | None = None
+        found = self._names.at(root)
+        project = self._nx_projects.get(root)
+        if nx is not None and project is not None and NX_NAME.fullmatch(project.name):
+            known = nx.targets(project, msgspec.structs.replace(package, scripts=scripts), found)
+            through = Through(tool="nx", name=project.name, tasks=known)
+        elif workspace.turbo is not None and root != workspace.root and NAME.fullmatch(package.name or ""):
+            through = Through(tool="turbo", name=package.name or "", tasks=tasks)
+        return Setup(
+            package=package,
+            workspace=workspace.root,
+            manager=manager,
+            scripts=scripts,
+            through=through,
+            builds=builds_of(root, self.packages, self._edges) if through is None else (),
+            can_build_all="build" in workspace.package.scripts,
+            cache=cache_of(manager, workspace.root, root),
+            reports=reports_of(self._tree, root, found, package.content, package.scripts.get("test", "")),
+        )

@@ -6,7 +6,7 @@ a time limit. Equal inputs give equal plans, whatever order they come in.
 """
 
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 import anyio
@@ -16,15 +16,18 @@ import msgspec
 from deltaci.domain.plan import JOBS_MAX, Plan, PlannedJob, Reason
 from deltaci.planner.configuration import FILE, is_present, load
 from deltaci.planner.construction import jobs_of, projects_of
-from deltaci.planner.discovery.discover import discover, structure, wanted
+from deltaci.planner.discovery.discover import Discovery, discover, structure, wanted
 from deltaci.planner.discovery.project import MANIFEST_BYTES_MAX
 from deltaci.planner.errors import ConfigurationInvalid, PlanFailed, Problem, printable
 from deltaci.planner.graph import ProjectGraph
-from deltaci.planner.impact import Difference, of_configured, of_projects
+from deltaci.planner.impact import Difference, locks_wanted, of_configured, of_projects
+from deltaci.planner.locks.reading import BYTES_MAX as LOCK_BYTES_MAX
 from deltaci.planner.repository import Change, Files, RepositoryView, changed_paths
 from deltaci.planner.yaml_nodes import BYTES_MAX
 
 PLAN_MS_DEFAULT: Final = 30_000
+# All lock files that one plan reads of one commit; those that do not fit count as changed for all that use them.
+LOCKS_BYTES_MAX: Final = 2 * LOCK_BYTES_MAX
 T = TypeVar("T")
 
 
@@ -44,6 +47,7 @@ class Planner:
         base_sha: str | None,
         unknown_because: str | None = None,
         configuration_view: RepositoryView | None = None,
+        base_view: Callable[[], Awaitable[RepositoryView]] | None = None,
     ) -> Plan:
         """What should run for the commit of `view`.
 
@@ -51,6 +55,8 @@ class Planner:
             changes: the difference to `base_sha`; None if it is unknown, and then everything runs.
             unknown_because: why it is unknown, as half a sentence for people.
             configuration_view: where `deltaci.yaml` is read instead, for changes whose author is not trusted with it.
+            base_view: opens the commit of `base_sha`, where lock files that changed are read as they were before; if
+                there is none, a changed lock file touches all projects that use it.
         Returns:
             A plan in topological order. It has no jobs if there is no configuration and nothing was discovered; its
             reasons say so, and the run that it is for has nothing to wait for.
@@ -60,7 +66,7 @@ class Planner:
         """
         try:
             with anyio.fail_after(self._plan_ms / 1000):
-                return await self._plan(view, changes, base_sha, unknown_because, configuration_view)
+                return await self._plan(view, changes, base_sha, unknown_because, configuration_view, base_view)
         except TimeoutError as error:
             text = f"planning commit {view.commit_sha} took longer than {self._plan_ms} ms (setting plan_ms)"
             raise PlanFailed(f"{text}; a deltaci.yaml with fewer patterns and jobs is faster") from error
@@ -72,6 +78,7 @@ class Planner:
         base_sha: str | None,
         unknown_because: str | None,
         configuration_view: RepositoryView | None,
+        base_view: Callable[[], Awaitable[RepositoryView]] | None,
     ) -> Plan:
         files = await in_thread(lambda: Files(view.entries()))
         difference = Difference(paths=None if changes is None else changed_paths(changes))
@@ -92,11 +99,30 @@ class Planner:
             )
         paths = await in_thread(lambda: wanted(structure(files)))
         contents = await view.read_many(paths, bytes_max=MANIFEST_BYTES_MAX)
+        discovery = await in_thread(lambda: discover(structure(files), contents))
+        graph = await in_thread(lambda: ProjectGraph(discovery.projects))
+        if base_view is not None and (locks := locks_wanted(graph, difference)):
+            base = await base_view()
+            before = await _locks(base, await in_thread(lambda: Files(base.entries())), locks)
+            after = await _locks(view, files, locks)
+            both = {path: (before.get(path), after.get(path)) for path in locks}
+            difference = msgspec.structs.replace(difference, locks=both, manifests=contents)
+        known = difference
         return await in_thread(
             lambda: from_discovery(
-                contents, files, difference, view.commit_sha, base_sha, notes, jobs_max=self._jobs_max
+                discovery, graph, files, known, view.commit_sha, base_sha, notes, jobs_max=self._jobs_max
             )
         )
+
+
+async def _locks(view: RepositoryView, files: Files, paths: Sequence[str]) -> dict[str, bytes]:
+    """The contents of those lock files that are there and fit the limits."""
+    chosen, left = [], LOCKS_BYTES_MAX
+    for path in paths:
+        if files.is_file(path) and files.size(path) <= min(left, LOCK_BYTES_MAX):
+            chosen.append(path)
+            left -= files.size(path)
+    return await view.read_many(chosen, bytes_max=LOCK_BYTES_MAX)
 
 
 async def in_thread(call: Callable[[], T]) -> T:
@@ -136,7 +162,8 @@ def from_configuration(
 
 
 def from_discovery(
-    contents: Mapping[str, bytes],
+    discovery: Discovery,
+    graph: ProjectGraph,
     files: Files,
     difference: Difference,
     commit_sha: str,
@@ -146,8 +173,6 @@ def from_discovery(
     jobs_max: int = JOBS_MAX,
 ) -> Plan:
     """The plan of a repository without configuration: a pure function. Raises PlanFailed."""
-    discovery = discover(structure(files), contents)
-    graph = ProjectGraph(discovery.projects)
     touched, skip = of_projects(graph, difference)
     jobs, told = jobs_of(graph, touched, skip, files, jobs_max=jobs_max)
     if any(project.jobs for project in discovery.projects):

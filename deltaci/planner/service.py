@@ -4,6 +4,7 @@ Rule: whatever goes wrong leaves here as `PlanFailed` or `PlanUnavailable`, with
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -80,12 +81,14 @@ class RepositoryPlanner:
             configuration_view = await self._configuration(mirror, commit_sha, base_sha, unknown_because, is_trusted)
             start, unknown_because = await self._start(mirror, commit_sha, base_sha, unknown_because, is_pull_request)
             changes, unknown_because = await self._changes(mirror, start, commit_sha, unknown_because)
+            base_view = partial(mirror.view, start) if start is not None and changes is not None else None
             return await self._planner.plan(
                 await mirror.view(commit_sha),
                 changes,
                 base_sha=start,
                 unknown_because=unknown_because,
                 configuration_view=configuration_view,
+                base_view=base_view,
             )
         except MirrorError as error:
             if error.is_retryable:

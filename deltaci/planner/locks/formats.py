@@ -113,6 +113,8 @@ class _Names:
         self._visits = 0
 
     def of(self, root: str) -> str:
+        if self._visits > VISITS_MAX:
+            return "resolves otherwise for this project"
         one = self._packages(self._before, root)
         other = self._packages(self._after, root)
         names = sorted({name for name, _, _ in one ^ other})
@@ -123,8 +125,6 @@ class _Names:
         return f"resolves otherwise for this project: {shown}{more}"
 
     def _packages(self, lock: Lock, root: str) -> AbstractSet[tuple[str, str, str]]:
-        if self._visits > VISITS_MAX:
-            return frozenset()
         keys = closure(lock.nodes, lock.members[root])
         self._visits += len(keys)
         nodes = (lock.nodes[key] for key in keys)
@@ -135,6 +135,6 @@ def _change(name: str, gone: AbstractSet[tuple[str, str, str]], come: AbstractSe
     old, new = (
         "/".join(sorted({version for other, version, _ in packages if other == name})[:2]) for packages in (gone, come)
     )
-    if old == new:
-        return printable(f"{name} {old}".strip())
-    return printable(f"{name} {old or 'none'} -> {new or 'none'}")
+    if old and new:
+        return printable(f"{name} {old}" if old == new else f"{name} {old} -> {new}")
+    return printable(f"{name} {old} removed" if old else f"{name} {new} added")

@@ -18,7 +18,7 @@ TOML_BYTES_MAX: Final = 6 * 1024 * 1024
 DEPTH_MAX: Final = 64
 _Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # A text (to the end of the file if it is not closed, so that no start is tried twice), a comment, a last comma.
-_LOOSE: Final = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\Z)|//[^\n]*+|,(?=\s*+[}\]])', re.DOTALL)
+_LOOSE: Final = re.compile(r'"(?:[^"\\]++|\\.?)*+(?:"|\Z)|//[^\n]*+|,(?=\s*+[}\]])', re.DOTALL)
 
 
 def read_text(data: bytes) -> str:

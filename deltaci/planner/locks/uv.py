@@ -42,7 +42,7 @@ def read(data: bytes, members: Mapping[str, Member], directory: str) -> Lock:
     for key, package in packages.items():
         _add(key, package, nodes, packages, by_name)
         for kind in _DIRECTORIES:
-            if kind in package["source"]:
+            if kind in mapping(package.get("source")):
                 by_path[text(package["source"][kind])] = f"all: {key}"
     paths = {root: relative(root, directory) for root in members}
     found = {root: by_path[path] for root, path in paths.items() if path in by_path}

@@ -17,7 +17,7 @@ _METADATA: Final = re.compile(rb"^__metadata:", re.MULTILINE)
 _VERSIONS: Final = frozenset({"4", "5", "6", "7", "8"})
 _EDGES: Final = frozenset({"dependencies", "optionalDependencies", "peerDependencies", "peerDependenciesMeta"})
 # A quote that is not closed takes the rest of the line, so that no part of it is tried twice.
-_WORD: Final = re.compile(r'"((?:[^"\\\n]|\\.)*+)(?:"|\Z)|([^\s:",][^\s:",]*+(?::[^\s",]++)*+)')
+_WORD: Final = re.compile(r'"((?:[^"\\\n]|\\.?)*+)(?:"|\Z)|([^\s:",][^\s:",]*+(?::[^\s",]++)*+)')
 _PATCHES_MAX: Final = 64
 _PRODUCTION: Final = ("dependencies", "optionalDependencies")
 _KINDS: Final = (*_PRODUCTION, "devDependencies")

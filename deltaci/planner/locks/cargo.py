@@ -79,8 +79,8 @@ def _members(
             manifest = {"workspace": {}}
         name = member.name or mapping(manifest.get("package")).get("name")
         if "workspace" in manifest or not isinstance(name, str):
-            found[root] = f"workspace: {root}"
-            nodes[found[root]] = Node("", "", "workspace", every)
+            found[root] = "workspace: "
+            nodes["workspace: "] = Node("", "", "workspace", every)
         elif name in crates:
             found[root] = crates[name]
     return found

@@ -70,7 +70,9 @@ def canonical(value: Any) -> str:
 
 def relative(root: str, directory: str) -> str:
     """The path of a member as seen from the directory of its lock; `.` if that is where it is."""
-    return posixpath.relpath(root, directory)
+    mine, others = ([] if path == "." else path.split("/") for path in (root, directory))
+    common = len(posixpath.commonprefix([mine, others]))
+    return "/".join([".."] * (len(others) - common) + mine[common:]) or "."
 
 
 def digests(lock: Lock) -> dict[str, str | None]:

@@ -1,7 +1,7 @@
 """yarn.lock in both its notations: classic (version 1), and that of yarn 2 and later, which is YAML.
 
-Rule: classic locks do not know members; what those depend on is in their manifests, and what the root of the
-workspace gets counts for all of them.
+Rule: classic locks do not know members; what those depend on is in their manifests, as they are now, for the lock of
+before as well: whose manifest changed is touched by that. What the root of the workspace gets counts for all of them.
 """
 
 import re

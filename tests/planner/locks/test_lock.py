@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from deltaci.planner.locks.lock import Lock, Node, closure, digests
+from deltaci.planner.locks.lock import Lock, Node, closure, digests, relative
 
 
 def lock_of(edges: dict[str, str], **own: str) -> Lock:
@@ -104,3 +104,20 @@ def test_a_big_circle_has_one_digest_that_any_member_changes(count: int) -> None
         after = digests(Lock(settings="", nodes=other, members={"m": "0"}))
 
         assert after != before
+
+
+@pytest.mark.parametrize(
+    ("root", "directory", "expected"),
+    [
+        (".", ".", "."),
+        ("a/b", ".", "a/b"),
+        ("a/b", "a", "b"),
+        ("a", "a", "."),
+        (".", "a/b", "../.."),
+        ("ab/c", "a", "../ab/c"),
+        ("a/c", "a/b", "../c"),
+    ],
+)
+def test_members_have_a_path_from_the_directory_of_their_lock(root: str, directory: str, expected: str) -> None:
+    """That is how locks write them."""
+    assert relative(root, directory) == expected

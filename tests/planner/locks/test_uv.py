@@ -7,12 +7,12 @@ from tests.planner.locks.compare import members, touched
 
 NAME = "uv.lock"
 WHO = members(".", "packages/a", "packages/b")
-PYPI = 'source = { registry = "https://example.com/simple" }'
+SOURCE = 'source = { registry = "https://example.com/simple" }'
 
 
 def package(name: str, version: str = "1.0", more: str = "") -> str:
     files = f'wheels = [{{ url = "{name}.whl", hash = "sha256:{name}{version}", size = 7 }}]'
-    return f'[[package]]\nname = "{name}"\nversion = "{version}"\n{PYPI}\n{files}\n{more}\n'
+    return f'[[package]]\nname = "{name}"\nversion = "{version}"\n{SOURCE}\n{files}\n{more}\n'
 
 
 TEXT = "\n".join(
@@ -49,8 +49,8 @@ dependencies = [{ name = "http" }]
         package(
             "http",
             more=f"""dependencies = [
-    {{ name = "pool", version = "1.0", {PYPI}, marker = "python_version < '3.10'" }},
-    {{ name = "pool", version = "2.0", {PYPI}, marker = "python_version >= '3.10'" }},
+    {{ name = "pool", version = "1.0", {SOURCE}, marker = "python_version < '3.10'" }},
+    {{ name = "pool", version = "2.0", {SOURCE}, marker = "python_version >= '3.10'" }},
 ]
 [package.optional-dependencies]
 socks = [{{ name = "socks" }}]

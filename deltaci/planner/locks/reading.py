@@ -14,8 +14,11 @@ from deltaci.planner.locks.lock import Odd
 
 BYTES_MAX: Final = 32 * 1024 * 1024
 # The TOML reader is written in Python and takes about a second for each megabyte.
-TOML_BYTES_MAX: Final = 6 * 1024 * 1024
+TOML_BYTES_MAX: Final = 4 * 1024 * 1024
 DEPTH_MAX: Final = 64
+# The TOML reader takes time by the square of the parts of a dotted key, minutes for one of a few megabytes; a key is on
+# one line, and lines of locks have few dots.
+_DOTS_MAX: Final = 64
 _Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # A text (to the end of the file if it is not closed, so that no start is tried twice), a comment, a last comma.
 _LOOSE: Final = re.compile(r'"(?:[^"\\]++|\\.?)*+(?:"|\Z)|//[^\n]*+|,(?=\s*+[}\]])', re.DOTALL)
@@ -53,8 +56,11 @@ def read_toml(data: bytes) -> dict[str, Any]:
     """A TOML document."""
     if len(data) > TOML_BYTES_MAX:
         raise Odd("too large")
+    content = read_text(data)
+    if any(line.count(".") > _DOTS_MAX for line in content.split("\n")):
+        raise Odd("a key of too many parts")
     try:
-        return tomllib.loads(read_text(data))
+        return tomllib.loads(content)
     except (ValueError, RecursionError) as error:
         raise Odd("not TOML") from error
 

@@ -150,3 +150,10 @@ def test_depth_and_size_are_bounded() -> None:
     assert read_text(bytes(BYTES_MAX))
     with pytest.raises(Odd):
         read_text(bytes(BYTES_MAX + 1))
+
+
+def test_a_key_of_too_many_parts_is_odd() -> None:
+    """The reader takes the square of their number; no line of a lock has that many dots."""
+    assert read_toml(".".join(["a"] * 65).encode() + b"=1")
+    with pytest.raises(Odd):
+        read_toml(".".join(["a"] * 66).encode() + b"=1")

@@ -63,7 +63,7 @@ class MirrorLimits(msgspec.Struct, frozen=True, kw_only=True):
     read_ms: int = 60_000
     entries_max: int = 1_000_000
     changes_max: int = 50_000
-    file_bytes_max: int = 4 * 1024 * 1024
+    file_bytes_max: int = 8 * 1024 * 1024
     contents_bytes_max: int = 256 * 1024 * 1024
 
 

@@ -4,7 +4,7 @@ Rule 1: uncertainty expands the plan: an unknown base, an empty difference or a 
 Rule 2: each answer names the rule that decided and, where there is one, the file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Final, NamedTuple
 
@@ -18,6 +18,8 @@ from deltaci.planner.discovery.project import is_left_out, parent
 from deltaci.planner.errors import PlanFailed, printable
 from deltaci.planner.globs import MATCHES_MAX, Globs
 from deltaci.planner.graph import ProjectGraph, Touch
+from deltaci.planner.locks.formats import differences
+from deltaci.planner.locks.lock import Member
 
 _DOCUMENT_SUFFIXES: Final = frozenset({".md", ".markdown", ".rst", ".adoc", ".asciidoc"})
 _DOCUMENT_NAMES: Final = frozenset(
@@ -43,10 +45,16 @@ _INPUT_DIRECTORIES: Final = frozenset(
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """The changed paths, sorted; None if they are unknown, and then `unknown_because` says why, as half a sentence."""
+    """The changed paths, sorted; None if they are unknown, and then `unknown_because` says why, as half a sentence.
+
+    `locks` has the contents of the changed files that `locks_wanted` named, before and after, None where there are
+    none or they could not be read; `manifests` those of manifests, after.
+    """
 
     paths: tuple[str, ...] | None
     unknown_because: str = "the base of the change is unknown"
+    locks: Mapping[str, tuple[bytes | None, bytes | None]] = {}
+    manifests: Mapping[str, bytes] = {}
 
     def whole(self) -> Reason | None:
         """Why everything runs, whatever the rules of single jobs say; None if single jobs decide."""
@@ -162,12 +170,41 @@ def of_projects(graph: ProjectGraph, difference: Difference) -> tuple[dict[int, 
         return {}, Reason(rule="documentation-only", file=first, text=text)
     touched: dict[int, Reason] = {}
     for path in relevant:
-        for index, reason in _touched_by(path, graph):
+        found = touched_by_lock(path, graph, difference) if path in graph.by_lock else _touched_by(path, graph)
+        for index, reason in found:
             touched.setdefault(index, reason)
         if len(touched) == len(graph.projects):
             break
     text = f"none of {len(difference.paths)} changed files touches this project or one that it depends on"
     return graph.spread(touched), Reason(rule="not-affected", file=difference.paths[0], text=text)
+
+
+def locks_wanted(graph: ProjectGraph, difference: Difference) -> tuple[str, ...]:
+    """The changed lock files whose contents decide which projects are touched, sorted."""
+    return tuple(path for path in difference.paths or () if path in graph.by_lock)
+
+
+def touched_by_lock(path: str, graph: ProjectGraph, difference: Difference) -> list[tuple[int, Reason]]:
+    """Of the projects that a changed lock file is the lock of, those whose resolved dependencies changed.
+
+    If that cannot be told, all of them; besides, other projects that read the file. What else is above it is not
+    concerned, not even at the root of the repository.
+    """
+    users = graph.by_lock[path]
+    members = {
+        project.root: Member(project.name, difference.manifests.get(project.manifest, b""))
+        for project in (graph.projects[index] for index in users)
+    }
+    old, new = difference.locks.get(path, (None, None))
+    why = differences(PurePosixPath(path).name, old, new, members, parent(path))
+    shown = printable(path)
+    found = [
+        (index, Reason(rule="lock-changed", file=path, text=f"{shown} {why[graph.projects[index].root]}"))
+        for index in users
+        if graph.projects[index].root in why
+    ]
+    read = Reason(rule="shared-file", file=path, text=f"{shown} changed, which this project reads")
+    return found + [(index, read) for index in graph.readers(path) if index not in users]
 
 
 def _touched_by(path: str, graph: ProjectGraph) -> list[tuple[int, Reason]]:

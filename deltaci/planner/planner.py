@@ -7,8 +7,8 @@ Rule 3: a repository that is not trusted is planned in a process of its own (`wo
 """
 
 import heapq
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
 
 import anyio
 import anyio.to_thread
@@ -18,12 +18,17 @@ from deltaci.domain.plan import JOBS_MAX, Plan, PlannedJob, Reason
 from deltaci.planner.configuration import FILE, is_present, load
 from deltaci.planner.construction import jobs_of, projects_of
 from deltaci.planner.errors import ConfigurationInvalid, PlanFailed, Problem, printable
-from deltaci.planner.impact import Difference, of_configured, of_projects
+from deltaci.planner.impact import Difference, locks_wanted, of_configured, of_projects
+from deltaci.planner.locks.reading import BYTES_MAX as LOCK_BYTES_MAX
 from deltaci.planner.repository import Change, Files, RepositoryView, changed_paths
 from deltaci.planner.survey import Structure, Survey, lend
 from deltaci.planner.yaml_nodes import BYTES_MAX
 
 PLAN_MS_DEFAULT: Final = 30_000
+# All lock files that one plan reads of one commit; those that do not fit count as changed for all that use them.
+LOCKS_BYTES_MAX: Final = 2 * LOCK_BYTES_MAX
+# The files of the commit that is compared with, as far as they are at or below the paths that it is called with.
+BaseView: TypeAlias = Callable[[Sequence[str]], RepositoryView]
 
 
 class Planner:
@@ -42,6 +47,7 @@ class Planner:
         base_sha: str | None,
         unknown_because: str | None = None,
         configuration_view: RepositoryView | None = None,
+        base_view: BaseView | None = None,
     ) -> Plan:
         """As `make`, in a thread that is left to end by itself when the time limit passes: its inputs are bounded."""
 
@@ -52,6 +58,7 @@ class Planner:
                 base_sha=base_sha,
                 unknown_because=unknown_because,
                 configuration_view=configuration_view,
+                base_view=base_view,
             )
 
         try:
@@ -68,6 +75,7 @@ class Planner:
         base_sha: str | None,
         unknown_because: str | None = None,
         configuration_view: RepositoryView | None = None,
+        base_view: BaseView | None = None,
     ) -> Plan:
         """What should run for the commit of `survey`.
 
@@ -76,6 +84,8 @@ class Planner:
             unknown_because: why it is unknown, as half a sentence for people.
             configuration_view: where `deltaci.yaml` is read instead, for changes whose author is not trusted with it;
                 it need not show any other file.
+            base_view: opens the commit of `base_sha`, where lock files that changed are read as they were before; if
+                there is none, a changed lock file touches all projects that use it.
         Returns:
             A plan in topological order. It has no jobs if there is no configuration and nothing was discovered; its
             reasons say so, and the run that it is for has nothing to wait for.
@@ -97,7 +107,7 @@ class Planner:
             plan = from_discovery(
                 survey.structure(),
                 survey.files(),
-                difference,
+                _with_locks(difference, survey, base_view),
                 view.commit_sha,
                 base_sha,
                 notes,
@@ -126,6 +136,36 @@ def _configuration(survey: Survey, configuration_view: RepositoryView | None) ->
         text = f"the file has {size} bytes; at most {BYTES_MAX} are accepted"
         raise ConfigurationInvalid((Problem(file=FILE, text=text),))
     return view.read_many([FILE], bytes_max=BYTES_MAX)[FILE]
+
+
+def _with_locks(difference: Difference, survey: Survey, base_view: BaseView | None) -> Difference:
+    """`difference` with the contents of the lock files that changed, before and after, as far as they are read."""
+    structure = survey.structure()
+    wanted = locks_wanted(structure.graph, difference)
+    if not wanted or base_view is None:
+        return difference
+    base = base_view(wanted)
+    before, after = _contents(base, Files(base.entries()), wanted), _contents(survey.view, survey.files(), wanted)
+    members = {index for path in wanted for index in structure.graph.by_lock[path]}
+    manifests = sorted({structure.graph.projects[index].manifest for index in members})
+    return msgspec.structs.replace(
+        difference,
+        locks={path: (before.get(path), after.get(path)) for path in wanted},
+        manifests=_contents(survey.view, survey.files(), manifests),
+    )
+
+
+def _contents(view: RepositoryView, files: Files, paths: Sequence[str]) -> dict[str, bytes]:
+    """The contents of those files that are there and fit the limits."""
+    there = [path for path in paths if files.is_file(path)]
+    lend(view, files, there)
+    sizes = view.sizes(there)
+    chosen, left = [], LOCKS_BYTES_MAX
+    for path in there:
+        if sizes[path] <= min(left, LOCK_BYTES_MAX):
+            chosen.append(path)
+            left -= sizes[path]
+    return view.read_many(chosen, bytes_max=LOCK_BYTES_MAX)
 
 
 def _borrowed(view: RepositoryView, source: RepositoryView) -> Reason:

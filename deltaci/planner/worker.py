@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import IO, Final, NoReturn
 
@@ -98,6 +99,7 @@ class Work:
                 base_sha=start,
                 unknown_because=unknown_because,
                 configuration_view=None if only is None else repository.view(only, CONFIGURATION_NAMES),
+                base_view=None if start is None else partial(repository.view, start),
             )
         finally:
             self._surveys.keep(survey)

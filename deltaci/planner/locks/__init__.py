@@ -1,0 +1,1 @@
+"""Lock files: which members of a workspace have other resolved dependencies than before."""

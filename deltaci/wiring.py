@@ -18,6 +18,7 @@ from deltaci.analyzer.analyzer import LogAnalyzer
 from deltaci.domain.events import SYSTEM
 from deltaci.domain.ids import hashed, new_id
 from deltaci.domain.plan import Plan
+from deltaci.domain.recipe import RecipeState
 from deltaci.domain.repo import Repo
 from deltaci.domain.run import Run
 from deltaci.forge.git import GitResults, PlainGit
@@ -79,12 +80,16 @@ def make_token() -> str:
 class PlannerPort:
     """The orchestrator's planner, on top of the room that reads repositories."""
 
-    def __init__(self, planner: RepositoryPlanner) -> None:
+    def __init__(self, planner: RepositoryPlanner, store: Store) -> None:
         self._planner = planner
+        self._store = store
 
     async def plan(self, run: Run, repo: Repo) -> Plan:
         """The plan for the run's trigger; raises `PlanFailed`."""
         trigger = run.trigger
+        newest = next(iter(await self._store.recipes(repo.id)), None)
+        is_used = newest is not None and newest.state is RecipeState.ACTIVE
+        recipe = await self._store.recipe(repo.id, newest.version) if newest is not None and is_used else None
         return await self._planner.plan(
             repo_id=repo.id,
             clone_url=repo.clone_url,
@@ -93,6 +98,7 @@ class PlannerPort:
             base_sha=trigger.base_sha,
             is_pull_request=trigger.kind == "pull_request",
             is_trusted=not trigger.is_fork,
+            recipe=recipe,
         )
 
 
@@ -112,7 +118,8 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
         }
         reporter = StatusReporter(store, results, base_url=settings.public_url or base_url, clock=clock)
         planner = PlannerPort(
-            RepositoryPlanner(data, protocols=settings.allow_git_protocols, jobs_max=settings.policy.jobs_max)
+            RepositoryPlanner(data, protocols=settings.allow_git_protocols, jobs_max=settings.policy.jobs_max),
+            store,
         )
         async with running(
             store,

@@ -1,6 +1,6 @@
 """A commit and what changed in it become a plan.
 
-Rule 1: explicit configuration wins over discovery.
+Rule 1: explicit configuration wins over recipes, recipes over discovery.
 Rule 2: reading is asynchronous and happens first; deciding is one pure function of what was read, in a thread, within
 a time limit. Equal inputs give equal plans, whatever order they come in.
 """
@@ -14,9 +14,11 @@ import anyio.to_thread
 import msgspec
 
 from deltaci.domain.plan import JOBS_MAX, Plan, PlannedJob, Reason
+from deltaci.domain.recipe import Kept
+from deltaci.planner import recipes
 from deltaci.planner.configuration import FILE, is_present, load
 from deltaci.planner.construction import jobs_of, projects_of
-from deltaci.planner.discovery.discover import discover, structure, wanted
+from deltaci.planner.discovery.discover import structure, wanted
 from deltaci.planner.discovery.project import MANIFEST_BYTES_MAX
 from deltaci.planner.errors import ConfigurationInvalid, PlanFailed, Problem, printable
 from deltaci.planner.graph import ProjectGraph
@@ -44,6 +46,7 @@ class Planner:
         base_sha: str | None,
         unknown_because: str | None = None,
         configuration_view: RepositoryView | None = None,
+        recipe: Kept | None = None,
     ) -> Plan:
         """What should run for the commit of `view`.
 
@@ -51,6 +54,7 @@ class Planner:
             changes: the difference to `base_sha`; None if it is unknown, and then everything runs.
             unknown_because: why it is unknown, as half a sentence for people.
             configuration_view: where `deltaci.yaml` is read instead, for changes whose author is not trusted with it.
+            recipe: the newest one of the repository; used instead of discovery while its fingerprint holds.
         Returns:
             A plan in topological order. It has no jobs if there is no configuration and nothing was discovered; its
             reasons say so, and the run that it is for has nothing to wait for.
@@ -60,7 +64,7 @@ class Planner:
         """
         try:
             with anyio.fail_after(self._plan_ms / 1000):
-                return await self._plan(view, changes, base_sha, unknown_because, configuration_view)
+                return await self._plan(view, changes, base_sha, unknown_because, configuration_view, recipe)
         except TimeoutError as error:
             text = f"planning commit {view.commit_sha} took longer than {self._plan_ms} ms (setting plan_ms)"
             raise PlanFailed(f"{text}; a deltaci.yaml with fewer patterns and jobs is faster") from error
@@ -72,6 +76,7 @@ class Planner:
         base_sha: str | None,
         unknown_because: str | None,
         configuration_view: RepositoryView | None,
+        recipe: Kept | None,
     ) -> Plan:
         files = await in_thread(lambda: Files(view.entries()))
         difference = Difference(paths=None if changes is None else changed_paths(changes))
@@ -91,10 +96,11 @@ class Planner:
                 )
             )
         paths = await in_thread(lambda: wanted(structure(files)))
-        contents = await view.read_many(paths, bytes_max=MANIFEST_BYTES_MAX)
+        kept = await in_thread(lambda: recipes.holding(recipe, structure(files), paths))
+        contents = {} if kept else await view.read_many(paths, bytes_max=MANIFEST_BYTES_MAX)
         return await in_thread(
             lambda: from_discovery(
-                contents, files, difference, view.commit_sha, base_sha, notes, jobs_max=self._jobs_max
+                contents, files, difference, view.commit_sha, base_sha, notes, jobs_max=self._jobs_max, kept=kept
             )
         )
 
@@ -144,27 +150,33 @@ def from_discovery(
     notes: tuple[Reason, ...] = (),
     *,
     jobs_max: int = JOBS_MAX,
+    kept: Kept | None = None,
 ) -> Plan:
-    """The plan of a repository without configuration: a pure function. Raises PlanFailed."""
-    discovery = discover(structure(files), contents)
-    graph = ProjectGraph(discovery.projects)
+    """The plan of a repository without configuration: a pure function. Raises PlanFailed.
+
+    `kept` is a recipe that holds for this commit.
+    """
+    seen = structure(files)
+    found = recipes.found(seen, wanted(seen), contents, kept)
+    graph = ProjectGraph(found.projects)
     touched, skip = of_projects(graph, difference)
     jobs, told = jobs_of(graph, touched, skip, files, jobs_max=jobs_max)
-    if any(project.jobs for project in discovery.projects):
-        roots = sorted({project.root for project in discovery.projects})
+    if any(project.jobs for project in found.projects):
+        roots = sorted({project.root for project in found.projects})
         shown = ", ".join(printable(root) for root in roots[:5]) + (", ..." if len(roots) > 5 else "")
-        why = Reason(rule="discovery", text=f"there is no {FILE}; found {len(discovery.projects)} projects in {shown}")
+        why = Reason(rule="discovery", text=f"there is no {FILE}; found {len(found.projects)} projects in {shown}")
     else:
         text = f"there is no {FILE}, and no project with anything to run was found: nothing runs"
         why = Reason(rule="nothing-to-run", text=text)
     return Plan(
         commit_sha=commit_sha,
         base_sha=base_sha if difference.paths is not None else None,
-        source="discovery",
+        source=found.source,
         jobs=in_order(jobs),
-        reasons=(why, *notes, *discovery.reasons, *told, *_base(difference)),
+        reasons=(why, *notes, *found.reasons, *told, *_base(difference)),
         changed_files_count=None if difference.paths is None else len(difference.paths),
         projects=projects_of(graph, touched),
+        blueprint=found.blueprint,
     )
 
 

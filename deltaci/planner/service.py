@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from deltaci.domain.plan import JOBS_MAX, Plan
+from deltaci.domain.recipe import Kept
 from deltaci.forge.git_command import DEFAULT_PROTOCOLS
 from deltaci.forge.mirror import Change, CommitView, Mirror, MirrorError, MirrorLimits, Mirrors
 from deltaci.planner.errors import PlanFailed, PlanUnavailable
@@ -55,6 +56,7 @@ class RepositoryPlanner:
         is_pull_request: bool = False,
         is_trusted: bool = True,
         authorization: str | None = None,
+        recipe: Kept | None = None,
     ) -> Plan:
         """What should run for a commit.
 
@@ -68,6 +70,7 @@ class RepositoryPlanner:
             is_trusted: False for changes from people who may not write to the repository: then `deltaci.yaml` is
                 taken from `base_sha`, which must be known.
             authorization: HTTP Authorization header value for fetching.
+            recipe: the newest one of the repository.
         Raises:
             ConfigurationInvalid: `deltaci.yaml` cannot be used; carries all problems.
             PlanFailed: any other reason why there is no plan; the parent of `ConfigurationInvalid`.
@@ -86,6 +89,7 @@ class RepositoryPlanner:
                 base_sha=start,
                 unknown_because=unknown_because,
                 configuration_view=configuration_view,
+                recipe=recipe,
             )
         except MirrorError as error:
             if error.is_retryable:

@@ -40,12 +40,15 @@ def made_by_success(past: Past, repo: Repo, recipes: Sequence[Recipe]) -> Iterat
             if not run_id:
                 continue
             run = past.folded.get(run_id)
-            is_heard = isinstance(run, Run) and run.key.repo_id == repo.id and has_a_say(run.trigger, repo)
-            is_over = isinstance(run, Run) and run.state.is_final
-            if not is_heard or not is_over or (run.state is RunState.SUCCEEDED) != does_succeed:
+            if not isinstance(run, Run) or not _has_said(run, repo, does_succeed):
                 told = run.state if isinstance(run, Run) else "not there"
                 text = f"version {recipe.version} was {'made or confirmed' if does_succeed else 'marked'} by {run_id}"
                 yield Found(f"{text}, which is {told} or has no say", past.ids(run_id))
+
+
+def _has_said(run: Run, repo: Repo, does_succeed: bool) -> bool:
+    is_heard = run.key.repo_id == repo.id and has_a_say(run.trigger, repo) and run.state.is_final
+    return is_heard and (run.state is RunState.SUCCEEDED) == does_succeed
 
 
 RULES: Final = (Rule(24, versions_dense), Rule(24, newest_alone_is_used), Rule(24, made_by_success))

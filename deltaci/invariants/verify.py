@@ -37,13 +37,8 @@ async def verify(store: Store, *, now_ms: int | None = None, late_ms: int = 0) -
             was left in peace for a while.
     """
     verifier = _Verifier(store, now_ms, late_ms)
-    for look in (
-        verifier.follow,
-        verifier.check_runs,
-        verifier.check_dispatch,
-        verifier.check_ledger,
-        verifier.check_recipes,
-    ):
+    looks = (verifier.check_runs, verifier.check_dispatch, verifier.check_ledger, verifier.check_recipes)
+    for look in (verifier.follow, *looks):
         try:
             await look()
         except SnapshotCorrupt as error:

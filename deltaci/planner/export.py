@@ -197,14 +197,9 @@ def _patterns(graph: ProjectGraph, index: int, roots: Sequence[str]) -> tuple[st
     own = {graph.projects[one].root for one in needed}
     if own >= set(roots):
         return ()
-    if "." in graph.by_root and "." not in own:
-        # The root's project owns what is in no other; of that, top-level files and hidden directories concern all.
-        patterns = ["/*", "!/*/", "/.*/"]
-    else:
-        patterns = ["**"]
-    for root in roots:
-        if root != ".":
-            patterns.append(f"{'' if root in own else '!'}{_exactly(root)}/")
+    # A project at the root owns what is in no other; of that, top-level files and hidden directories concern all.
+    patterns = ["/*", "!/*/", "/.*/"] if "." in graph.by_root and "." not in own else ["**"]
+    patterns += [f"{'' if root in own else '!'}{_exactly(root)}/" for root in roots if root != "."]
     read = {path for one in needed for path in _read_by(graph.projects[one])}
     patterns += sorted(_exactly(path) for path in read)
     # Each once, where it stands last: the last match wins.

@@ -59,10 +59,8 @@ def found(seen: Files, read: list[str], contents: Mapping[str, bytes], kept: Kep
         )
         return Found(discovery.projects, "discovery", discovery.reasons, blueprint)
     recipe = kept.recipe
-    confirmed = f", last confirmed by {recipe.confirmed_by}" if recipe.confirmed_by else ""
-    text = (
-        f"version {recipe.version} of the recipe is used, made by {recipe.made_by}{confirmed}: the structure is equal"
-    )
+    made = f"made by {recipe.made_by}" + (f", last confirmed by {recipe.confirmed_by}" if recipe.confirmed_by else "")
+    text = f"version {recipe.version} of the recipe, {made}, is used: the structure of the repository is equal"
     why = Reason(rule="recipe", text=text)
     blueprint = Blueprint(fingerprint=recipe.fingerprint, recipe=recipe.version)
     return Found(kept.blueprint.projects, "recipe", (why, *kept.blueprint.reasons), blueprint)

@@ -148,8 +148,10 @@ def test_a_stale_version_that_works_again_is_active_again() -> None:
         (an_ended(RunState.SUCCEEDED, 1), GOOD, OTHER),
         (an_ended(RunState.FAILED, 0), BAD, from_recipe()),
     ],
-    ids=["lost", "checkout", "superseded", "stopped", "run-timeout", "discovered", "forgotten", "skipped", "empty"]
-    + ["told-again", "older"],
+    ids=(
+        *("lost", "checkout", "superseded", "stopped", "run-timeout"),
+        *("discovered", "forgotten", "skipped", "empty", "told-again", "older"),
+    ),
 )
 def test_what_proves_nothing_changes_nothing(run: Run, jobs: tuple[Job, ...], used: Blueprint) -> None:
     """Neither what runners and people did, nor a run that ran nothing, nor one that spoke before or is older."""

@@ -15,7 +15,7 @@ from deltaci.store.memory import MemoryStore
 from deltaci.store.port import Owe, Store
 from protocol import messages as wire
 from tests.builders import a_project
-from tests.orchestrator.faults import FaultyStore, assert_sound, nothing_owed, work_until_over
+from tests.orchestrator.faults import FaultyStore, assert_sound, insistently, nothing_owed, work_until_over
 from tests.orchestrator.support import ME, ManualClock, Stage, a_job, a_repo, staged
 from tests.orchestrator.test_recovery import Handle
 
@@ -31,10 +31,11 @@ async def recipes(store: Store) -> list[Recipe]:
 
 async def a_push(stage: Stage, number: int, *, exit_code: int = 0, **more: Any) -> str:
     """A push that ran to its end, and was heard."""
-    run_id = await stage.push(f"{number:040x}", **more)
-    run = await work_until_over(stage, await stage.runner(), run_id, exit_codes={"test": exit_code})
+    run_id = await insistently(lambda: stage.push(f"{number:040x}", **more))
+    runner = await insistently(stage.runner)
+    run = await work_until_over(stage, runner, run_id, exit_codes={"test": exit_code})
     assert run.state == ("SUCCEEDED" if exit_code == 0 else "FAILED")
-    await nothing_owed(stage.store)
+    await insistently(lambda: nothing_owed(stage.store))
     return run_id
 
 

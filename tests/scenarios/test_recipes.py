@@ -1,5 +1,6 @@
 """Recipes from push to export, with a real server and runner: kept, used, marked, and found again."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,17 +8,13 @@ import pytest
 
 from deltaci.planner.configuration import load
 from deltaci.planner.repository import Files
-from tests.scenarios.support import Server, running, wait_for
+from tests.scenarios.support import Project, RunnerProcess, Server, wait_for
 
 pytestmark = pytest.mark.slow
 
-# Nothing is installed from anywhere: the standard library tests it.
-FILES = {
-    "requirements.txt": "",
-    "test_shop.py": "import unittest, shop\n\nclass Shop(unittest.TestCase):\n"
-    "    def test_answer(self):\n        self.assertEqual(42, shop.ANSWER)\n",
-    "shop.py": "ANSWER = 42\n",
-}
+FILES = {"go.mod": "module shop\n", "shop.go": "answer = 42\n"}
+# A compiler that takes no time and is there on every machine; it finds the commands that the plan has for it.
+GO = '#!/bin/sh\necho "go $*"\n[ "$1" != test ] || grep -q 42 shop.go\n'
 
 
 def versions(server: Server) -> list[tuple[int, str]]:
@@ -30,18 +27,24 @@ def source(view: Any) -> str:
 
 def test_a_recipe_lives_from_push_to_push(tmp_path: Path) -> None:
     """The first push discovers and keeps, the second uses, a failure marks, the next discovers; export says it all."""
-    with running(tmp_path) as (server, project, _):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "go").write_text(GO)
+    (tools / "go").chmod(0o755)
+    before = ("env", f"PATH={tools}:{os.environ['PATH']}")
+    with Server(tmp_path) as server, RunnerProcess(server, before=before):
+        project = Project(server)
         first = server.run_until(project.push(FILES))
         wait_for("version 1", lambda: versions(server) == [(1, "ACTIVE")])
-        second = server.run_until(project.push({"shop.py": "ANSWER = 6 * 7\n"}))
+        second = server.run_until(project.push({"shop.go": "answer = 42 // as before\n"}))
         listed = server.cli("recipe", "list", "shop")
         shown = server.cli("recipe", "show", "shop")
-        feature = server.run_until(project.push({"shop.py": "ANSWER = 41\n"}, branch="feature"))
+        feature = server.run_until(project.push({"shop.go": "answer = 41\n"}, branch="feature"))
         unmarked = versions(server)
-        third = server.run_until(project.push({"shop.py": "ANSWER = 43\n"}))
+        third = server.run_until(project.push({"shop.go": "answer = 43\n"}))
         wait_for("the mark", lambda: versions(server) == [(1, "STALE")])
         stale = server.get("/repos/shop/recipes/1")["recipe"]
-        fourth = server.run_until(project.push({"shop.py": "ANSWER = 42\n"}))
+        fourth = server.run_until(project.push({"shop.go": "answer = 42\n"}))
         wait_for("the recipe", lambda: versions(server) == [(1, "ACTIVE")])
         output = tmp_path / "proposal.yaml"
         server.cli("recipe", "export", "shop", "--output", str(output))

@@ -16,7 +16,7 @@ SELECT blueprint FROM blueprint WHERE run_id = ?;
 
 -- name: has_blueprint
 -- Whether it is still there.
-SELECT EXISTS (SELECT 1 FROM blueprint WHERE run_id = ?);
+SELECT count(*) FROM blueprint WHERE run_id = ?;
 
 -- name: insert_blueprint
 -- Conditional. What the plan of a run was made from, once.

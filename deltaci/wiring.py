@@ -18,6 +18,7 @@ from deltaci.analyzer.analyzer import LogAnalyzer
 from deltaci.domain.events import SYSTEM
 from deltaci.domain.ids import hashed, new_id
 from deltaci.domain.plan import Plan
+from deltaci.domain.recipe import RecipeState
 from deltaci.domain.repo import Repo
 from deltaci.domain.run import Run
 from deltaci.forge.git import GitResults, PlainGit
@@ -80,14 +81,18 @@ def make_token() -> str:
 class PlannerPort:
     """The orchestrator's planner, on top of the room that reads repositories."""
 
-    def __init__(self, planner: RepositoryPlanner, advisor: Advisor | None, advisor_ms: int) -> None:
+    def __init__(self, planner: RepositoryPlanner, store: Store, advisor: Advisor | None, advisor_ms: int) -> None:
         self._planner = planner
+        self._store = store
         self._advisor = advisor
         self._advisor_ms = advisor_ms
 
     async def plan(self, run: Run, repo: Repo) -> Plan:
         """The plan for the run's trigger; raises `PlanFailed`."""
         trigger = run.trigger
+        newest = next(iter(await self._store.recipes(repo.id)), None)
+        is_used = newest is not None and newest.state is RecipeState.ACTIVE
+        recipe = await self._store.recipe(repo.id, newest.version) if newest is not None and is_used else None
         plan = await self._planner.plan(
             repo_id=repo.id,
             clone_url=repo.clone_url,
@@ -96,6 +101,7 @@ class PlannerPort:
             base_sha=trigger.base_sha,
             is_pull_request=trigger.kind == "pull_request",
             is_trusted=not trigger.is_fork,
+            recipe=recipe,
         )
         return await advised(plan, self._advisor, within_ms=self._advisor_ms)
 
@@ -127,7 +133,7 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
         )
         leaving.callback(repositories.close)
         advisor = HttpAdvisor(client, settings.advisor_url) if settings.advisor_url else None
-        planner = PlannerPort(repositories, advisor, settings.advisor_ms)
+        planner = PlannerPort(repositories, store, advisor, settings.advisor_ms)
         async with running(
             store,
             clock=clock,

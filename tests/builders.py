@@ -21,8 +21,9 @@ from deltaci.domain.events import (
 )
 from deltaci.domain.job import Job
 from deltaci.domain.machine import Step
-from deltaci.domain.plan import Plan, PlannedJob, digest
+from deltaci.domain.plan import Artifact, Plan, PlannedJob, digest
 from deltaci.domain.plan import Step as Script
+from deltaci.domain.project import CacheRule, Project, ProjectJob
 from deltaci.domain.repo import Repo
 from deltaci.domain.run import Run
 from deltaci.domain.states import EndReason, JobState
@@ -242,3 +243,16 @@ def from_holder(command: Any, job: Job, **more: Any) -> Any:
     if "runner_id" in {field.name for field in msgspec.structs.fields(command)}:
         values["runner_id"] = attempt.lease.runner_id
     return command(**(values | more))
+
+
+def a_project(root: str = "services/api", **more: Any) -> Project:
+    """A project with a test."""
+    job = ProjectJob(
+        check="test",
+        steps=(Script(name="Test", run="go test ./...", workdir=root),),
+        env={"CI": "true"},
+        caches=(CacheRule(name="go", paths=(f"{root}/.cache/go",), inputs=(f"{root}/go.sum",)),),
+        artifacts=(Artifact(name="report", paths=(f"{root}/report.xml",)),),
+    )
+    values = {"ecosystem": "go", "root": root, "manifest": f"{root}/go.mod", "jobs": (job,), "name": f"shop/{root}"}
+    return Project(**(values | more))

@@ -20,6 +20,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "repo": ("remote", "repo"),
     "runner-token": ("remote", "runner_token"),
     "run": ("remote", "run"),
+    "recipe": ("recipe", "recipe"),
     "log": ("remote", "log"),
     "actors": ("remote", "actors"),
     "demo": ("demo", "demo"),

@@ -124,7 +124,8 @@ def _print_log(data: bytes, name: str) -> None:
 def _made(compared: Comparison) -> Plan:
     home = Path(tempfile.mkdtemp(prefix="deltaci-plan-"))
     try:
-        return anyio.run(_plan, compared, home)
+        # The blueprint is for servers that keep recipes.
+        return msgspec.structs.replace(anyio.run(_plan, compared, home), blueprint=None)
     except (PlanFailed, PlanUnavailable) as error:
         raise click.ClickException(str(error)) from error
     finally:

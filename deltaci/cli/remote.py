@@ -40,6 +40,7 @@ def repo() -> None:
 @click.option("--api-token-file", type=click.Path(path_type=Path, dir_okay=False), help="Token to set statuses with.")
 @click.option("--supersede/--no-supersede", default=True, help="A newer push cancels the older run of its branch.")
 @click.option("--running-max", type=click.IntRange(0), default=0, help="Jobs at once; 0 is no limit.")
+@click.option("--default-branch", default="main", help="Only pushes to it make recipes.")
 @click.option("--hook/--no-hook", default=True, help="Write the post-receive hook of a local bare repository (git).")
 @with_api
 def add(
@@ -52,6 +53,7 @@ def add(
     api_token_file: Path | None,
     supersede: bool,
     running_max: int,
+    default_branch: str,
     hook: bool,
 ) -> None:
     """Register repository NAME; for the forge `git`, write the hook that posts each push."""
@@ -66,6 +68,7 @@ def add(
         "api_token": read_secret(api_token_file, "--api-token-file") if api_token_file else "",
         "is_superseding": supersede,
         "running_max": running_max,
+        "default_branch": default_branch,
     }
     made = api.post("/repos", body)["repo"]
     click.echo(f"registered {made['name']} as {made['id']}")

@@ -18,6 +18,8 @@ NODES_MAX: Final = 200
 COLORS: Final = {
     "SUCCEEDED": "green",
     "FAILED": "red",
+    "ACTIVE": "green",
+    "STALE": "yellow",
     "TIMED_OUT": "red",
     "LOST": "yellow",
     "CANCELED": "yellow",
@@ -185,6 +187,50 @@ def _job_line(job: dict[str, Any]) -> str:
 def _reason(reason: dict[str, Any]) -> str:
     file = f" ({text(reason['file'])})" if reason.get("file") else ""
     return f"{text(reason['rule'])}: {text(reason['text'])}{file}"
+
+
+def recipes_table(recipes: list[dict[str, Any]]) -> Table:
+    """Newest first."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("version", "state", "projects", "jobs", "made by", "confirmed by", "fingerprint"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("why")
+    for recipe in recipes:
+        table.add_row(
+            str(recipe["version"]),
+            state(recipe["state"]),
+            str(recipe["projects_count"]),
+            str(recipe["jobs_count"]),
+            text(recipe["made_by"]),
+            text(recipe["confirmed_by"] or ""),
+            text(recipe["fingerprint"]),
+            text(recipe["reason"]),
+        )
+    return table
+
+
+def print_recipe(console: Console, view: dict[str, Any]) -> None:
+    """A version of a recipe with its projects and what they run."""
+    recipe = view["recipe"]
+    console.print(f"recipe version [bold]{recipe['version']}[/] {state(recipe['state'])} {text(recipe['reason'])}")
+    console.print(f"fingerprint {text(recipe['fingerprint'])}, made by {text(recipe['made_by'])}")
+    if recipe["confirmed_by"]:
+        console.print(f"last confirmed by {text(recipe['confirmed_by'])}")
+    tree = Tree("projects")
+    for project in view["projects"]:
+        branch = tree.add(f"[bold]{text(project['ecosystem'])}[/] {text(project['manifest'])}")
+        needs = [*project["depends_on_roots"], *project["depends_on_names"]]
+        if needs:
+            branch.add(f"[bright_black]depends on {text(', '.join(needs))}[/]")
+        for job in project["jobs"]:
+            leaf = branch.add(text(job["check"]))
+            for step in job["steps"]:
+                leaf.add(f"{text(step['name'])}: {text(step['run'])} [bright_black]in {text(step['workdir'])}[/]")
+            for cache in job["caches"]:
+                leaf.add(f"[bright_black]cache {text(cache['name'])}: {text(', '.join(cache['paths']))}[/]")
+            for artifact in job["artifacts"]:
+                leaf.add(f"[bright_black]artifact {text(artifact['name'])}: {text(', '.join(artifact['paths']))}[/]")
+    console.print(tree)
 
 
 def event_line(event: dict[str, Any], names: dict[str, str]) -> str | None:

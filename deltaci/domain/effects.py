@@ -46,4 +46,15 @@ class ReportRun(_Effect, frozen=True):
         return f"report:{self.run_id}"
 
 
-Effect: TypeAlias = PlanRun | AnalyzeAttempt | ReportRun
+class KeepRecipe(_Effect, frozen=True):
+    """Let the end of the run count for the recipe of its repository."""
+
+    run_id: str
+
+    @property
+    def key(self) -> str:
+        """Unique among all debts."""
+        return f"recipe:{self.run_id}"
+
+
+Effect: TypeAlias = PlanRun | AnalyzeAttempt | ReportRun | KeepRecipe

@@ -9,6 +9,11 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
+from deltaci.domain.blueprint import Blueprint
+from deltaci.domain.script import Artifact as Artifact
+from deltaci.domain.script import Reason as Reason
+from deltaci.domain.script import Step as Step
+
 PLAN_VERSION: Final = 1
 
 Policy: TypeAlias = Literal["required", "allow_failure"]
@@ -22,35 +27,11 @@ class _Frozen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     """Immutable; unknown fields fail on decoding."""
 
 
-class Step(_Frozen, frozen=True, kw_only=True):
-    """One shell script of a job; `workdir` is relative to the root of the repository."""
-
-    name: str
-    run: str
-    env: dict[str, str] = {}
-    workdir: str = "."
-
-
-class Artifact(_Frozen, frozen=True, kw_only=True):
-    """Files expected after the job: globs relative to the root of the repository."""
-
-    name: str
-    paths: tuple[str, ...]
-
-
 class Cache(_Frozen, frozen=True, kw_only=True):
     """Directories kept between jobs under a deterministic key."""
 
     key: str
     paths: tuple[str, ...]
-
-
-class Reason(_Frozen, frozen=True, kw_only=True):
-    """Why a job is in the plan, or is skipped: the rule that decided, the file it looked at, a sentence for people."""
-
-    rule: str
-    text: str
-    file: str | None = None
 
 
 class PlannedJob(_Frozen, frozen=True, kw_only=True):
@@ -95,7 +76,9 @@ class Plan(_Frozen, frozen=True, kw_only=True):
     """The jobs of one run in topological order (needs first), and where they come from.
 
     `base_sha` is None when the base is unknown (first push, force push): then everything runs. `projects` are those
-    that the change touches, sorted by id. `advice` is what an advisor said about it, for people alone.
+    that the change touches, sorted by id. `advice` is what an advisor said about it, for people alone. `blueprint` is
+    what a plan from discovery or a recipe was made from, for the recipe that its run may become: it is stored beside
+    the plan, and not in it. Neither is part of the digest.
     """
 
     commit_sha: str
@@ -106,6 +89,7 @@ class Plan(_Frozen, frozen=True, kw_only=True):
     changed_files_count: int | None = None
     projects: tuple[PlannedProject, ...] = ()
     advice: str = ""
+    blueprint: Blueprint | None = None
     version: int = PLAN_VERSION
 
 
@@ -113,8 +97,8 @@ _encoder: Final = msgspec.json.Encoder(order="deterministic")
 
 
 def digest(plan: Plan) -> str:
-    """SHA-256 of the plan's canonical JSON without the advice, hex: equal plans have equal digests on any machine."""
-    return hashlib.sha256(_encoder.encode(msgspec.structs.replace(plan, advice=""))).hexdigest()
+    """SHA-256 of the plan's canonical JSON, hex: equal plans have equal digests on any machine."""
+    return hashlib.sha256(_encoder.encode(msgspec.structs.replace(plan, advice="", blueprint=None))).hexdigest()
 
 
 def first_cycle(needs: dict[str, tuple[str, ...]]) -> tuple[str, ...] | None:

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from deltaci.domain.plan import Artifact, Step
+from deltaci.domain.script import Artifact, Step
 
 # go, node, python, rust, maven, gradle, dotnet, cmake, meson, make, docker, just, task
 Ecosystem: TypeAlias = str

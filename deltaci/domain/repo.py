@@ -18,7 +18,7 @@ class Repo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A registered repository. `secret` and `api_token` never leave the process.
 
     `report_to`: where the `git` forge writes results (a file path or an http(s) address), or the base address of the
-    GitHub API; empty: nowhere.
+    GitHub API; empty: nowhere. `default_branch`: only pushes to it make recipes.
     """
 
     id: str
@@ -32,6 +32,7 @@ class Repo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     is_superseding: bool = True
     running_max: int = 0
     run_timeout_ms: int = 6 * 3_600_000
+    default_branch: str = "main"
 
 
 class Latest(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias, assert_never
 
 import msgspec
 
-from deltaci.domain.effects import Effect, PlanRun, ReportRun
+from deltaci.domain.effects import Effect, KeepRecipe, PlanRun, ReportRun
 from deltaci.domain.events import (
     JobRef,
     PlanAdopted,
@@ -64,7 +64,10 @@ class CancelIntent(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A run as stored. `revision` is the number of its events; `jobs` is empty until a plan is adopted."""
+    """A run as stored. `revision` is the number of its events; `jobs` is empty until a plan is adopted.
+
+    `has_blueprint`: what its plan was made from is kept until its end has been told to the recipes.
+    """
 
     id: str
     key: RunKey
@@ -77,6 +80,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     revision: int
     jobs: tuple[JobRef, ...] = ()
     plan_digest: str = ""
+    has_blueprint: bool = False
     cancel: CancelIntent | None = None
     started_at_ms: int | None = None
     restored_at_ms: int | None = None
@@ -110,10 +114,11 @@ class StartPlanning(_Command, frozen=True, kw_only=True):
 
 
 class AdoptPlan(_Command, frozen=True, kw_only=True):
-    """The planner answered with these jobs."""
+    """The planner answered with these jobs; `has_blueprint`: what they were made from is stored as well."""
 
     plan_digest: str
     jobs: tuple[JobRef, ...]
+    has_blueprint: bool = False
 
 
 class FailPlan(_Command, frozen=True, kw_only=True):
@@ -291,11 +296,15 @@ def _stepped(run: Run, events: tuple[RunEvent, ...], effects: tuple[Effect, ...]
         after = evolve(after, event)
     if after.state is not run.state:
         effects = (*effects, ReportRun(run.id))
+        if after.state.is_final and after.has_blueprint:
+            effects = (*effects, KeepRecipe(run.id))
     return Step(after, events, effects)
 
 
 def _adopt(run: Run, command: AdoptPlan, now_ms: int) -> Step[Run]:
-    adopted = PlanAdopted(at_ms=now_ms, plan_digest=command.plan_digest, jobs=command.jobs)
+    adopted = PlanAdopted(
+        at_ms=now_ms, plan_digest=command.plan_digest, jobs=command.jobs, has_blueprint=command.has_blueprint
+    )
     if command.jobs:
         return _stepped(run, (adopted,))
     ended = RunEnded(
@@ -353,7 +362,14 @@ def evolve(run: Run, event: RunEvent) -> Run:
             return replace(run, state=moved(MOVES, run.state, "plan"), revision=revision)
         case PlanAdopted():
             state = moved(MOVES, run.state, "adopt_plan")
-            return replace(run, state=state, plan_digest=event.plan_digest, jobs=event.jobs, revision=revision)
+            return replace(
+                run,
+                state=state,
+                plan_digest=event.plan_digest,
+                jobs=event.jobs,
+                has_blueprint=event.has_blueprint,
+                revision=revision,
+            )
         case RunStarted():
             return replace(run, state=moved(MOVES, run.state, "start"), started_at_ms=event.at_ms, revision=revision)
         case RunRestored():

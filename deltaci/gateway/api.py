@@ -39,6 +39,7 @@ class NewRepo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     api_token: Annotated[str, msgspec.Meta(max_length=1_000, pattern=ONE_LINE)] = ""
     is_superseding: bool = True
     running_max: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    default_branch: Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=ONE_LINE)] = "main"
     run_timeout_ms: Annotated[int, msgspec.Meta(ge=1_000, le=30 * 24 * 3_600_000)] = 6 * 3_600_000
 
 

@@ -8,7 +8,9 @@ import msgspec
 from deltaci.domain.events import JobRef
 from deltaci.domain.job import Job
 from deltaci.domain.plan import Plan
+from deltaci.domain.project import Project
 from deltaci.domain.reasons import mermaid
+from deltaci.domain.recipe import Kept, Recipe
 from deltaci.domain.repo import Repo
 from deltaci.domain.run import JobSeen, Run, is_satisfied
 from deltaci.domain.waiting import waiting
@@ -178,7 +180,56 @@ def repo_view(repo: Repo) -> dict[str, Any]:
         "report_to": repo.report_to,
         "is_superseding": repo.is_superseding,
         "running_max": repo.running_max,
+        "default_branch": repo.default_branch,
         "created_at_ms": repo.created_at_ms,
+    }
+
+
+def recipe_view(recipe: Recipe) -> dict[str, Any]:
+    """A version of a recipe, without its projects."""
+    return {
+        "version": recipe.version,
+        "state": recipe.state,
+        "reason": recipe.reason,
+        "fingerprint": recipe.fingerprint,
+        "projects_count": recipe.projects_count,
+        "jobs_count": recipe.jobs_count,
+        "made_by": recipe.made_by,
+        "made_at_ms": recipe.made_at_ms,
+        "confirmed_by": recipe.confirmed_by or None,
+        "failed_by": recipe.failed_by or None,
+        "at_ms": recipe.at_ms,
+    }
+
+
+def whole_recipe(kept: Kept) -> dict[str, Any]:
+    """A version of a recipe with its projects: where each is, what it depends on, what it runs."""
+    return {"recipe": recipe_view(kept.recipe), "projects": [project_view(one) for one in kept.blueprint.projects]}
+
+
+def project_view(project: Project) -> dict[str, Any]:
+    """A project of a recipe."""
+    return {
+        "ecosystem": project.ecosystem,
+        "root": project.root,
+        "manifest": project.manifest,
+        "name": project.name,
+        "tools": project.tools,
+        "depends_on_names": sorted(project.depends_on_names),
+        "depends_on_roots": sorted(project.depends_on_roots),
+        "reads": sorted(project.reads),
+        "lock": project.lock,
+        "jobs": [
+            {
+                "check": job.check,
+                "steps": [msgspec.structs.asdict(step) for step in job.steps],
+                "env": job.env,
+                "caches": [msgspec.structs.asdict(cache) for cache in job.caches],
+                "artifacts": [msgspec.structs.asdict(artifact) for artifact in job.artifacts],
+                "reports": job.reports,
+            }
+            for job in project.jobs
+        ],
     }
 
 

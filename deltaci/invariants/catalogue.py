@@ -15,6 +15,7 @@ from deltaci.invariants import (
     history,
     leases,
     ledger,
+    recipes,
     run_rules,
     secrecy,
     settled,
@@ -49,6 +50,8 @@ INVARIANTS: Final[Mapping[int, str]] = {
     21: "No secret is ever found in events, tables, logs, audit, metrics, traces or answers.",
     22: "Nothing of one repository is visible through another's rights.",
     23: "An entity that keeps crashing is quarantined and visible; all others go on.",
+    24: "Recipes are made and confirmed by pushes to the default branch that succeeded; versions have no gaps, and "
+    "only the newest is used.",
 }
 
 # What cannot be decided from what is stored and said: where it is proven instead.
@@ -61,6 +64,7 @@ RULES_BY_PLACE: Final[Mapping[str, tuple[Rule, ...]]] = {
     "each event": (*entity.RULES, *attempts.RULES, *leases.RULES, *cancels.RULES, *run_rules.RULES),
     "the tables of a run, after any commit": tables.RULES,
     "the ledger of webhooks and the outbox": ledger.RULES,
+    "the recipes of a repository": recipes.RULES,
     "what runners and clients saw": history.RULES,
     "the tables of a run, once there was time": settled.RULES,
     "any text, with the secrets that were planted": secrecy.RULES,

@@ -8,7 +8,7 @@ from typing import Final
 
 from deltaci.domain import job as jobs
 from deltaci.domain import run as runs
-from deltaci.domain.effects import PlanRun, ReportRun
+from deltaci.domain.effects import KeepRecipe, PlanRun, ReportRun
 from deltaci.domain.job import Job
 from deltaci.domain.lease import LIVE
 from deltaci.domain.plan import digest
@@ -124,6 +124,10 @@ def effects_are_owed(past: Past, rows: Rows) -> Iterator[Found]:
     explained = {(one.job_id, one.attempt) for one in rows.explanations}
     if run.state in (RunState.CREATED, RunState.PLANNING) and PlanRun(run.id).key not in owed:
         yield Found(f"it is {run.state}, and no plan is owed", past.ids(run.id), run.id)
+    if run.has_blueprint and not run.state.is_final and not rows.has_blueprint:
+        yield Found("what its plan was made from is gone before its end", past.ids(run.id), run.id)
+    if rows.has_blueprint and run.state.is_final and KeepRecipe(run.id).key not in owed:
+        yield Found("it is over, and nobody owes that to the recipes", past.ids(run.id), run.id)
     for row in rows.jobs:
         for attempt in row.job.attempts:
             is_owed = (row.job.id, attempt.number) in explained or f"analyze:{row.job.id}:{attempt.number}" in owed

@@ -15,6 +15,8 @@ from deltaci.invariants import catalogue, entity, settled, tables
 from deltaci.invariants import check_rows as rows_checked
 from deltaci.invariants.journal import RULES_AFTER, Journal
 from deltaci.invariants.ledger import DELIVERY_RULES, OWED, Ledger, check_outbox
+from deltaci.invariants.recipes import RULES as RECIPE_RULES
+from deltaci.invariants.recipes import check_recipes
 from deltaci.invariants.rules import Found, Rule, Violation, violation, violations
 from deltaci.store.port import JournalEntry, Rows, Store
 
@@ -35,7 +37,8 @@ async def verify(store: Store, *, now_ms: int | None = None, late_ms: int = 0) -
             was left in peace for a while.
     """
     verifier = _Verifier(store, now_ms, late_ms)
-    for look in (verifier.follow, verifier.check_runs, verifier.check_dispatch, verifier.check_ledger):
+    looks = (verifier.check_runs, verifier.check_dispatch, verifier.check_ledger, verifier.check_recipes)
+    for look in (verifier.follow, *looks):
         try:
             await look()
         except SnapshotCorrupt as error:
@@ -50,7 +53,7 @@ class _Verifier:
     def __init__(self, store: Store, now_ms: int | None, late_ms: int) -> None:
         self.journal = Journal()
         self.violations: list[Violation] = []
-        self.checked: Counter[str] = Counter(journal=0, runs=0, jobs=0, deliveries=0, owed=0)
+        self.checked: Counter[str] = Counter(journal=0, runs=0, jobs=0, deliveries=0, owed=0, recipes=0)
         self._store = store
         self._now_ms = now_ms
         self._late_ms = late_ms
@@ -148,6 +151,15 @@ class _Verifier:
         self.violations += check_outbox(self.journal.past, outbox)
         self.checked["owed"] += len(outbox)
 
+    async def check_recipes(self) -> None:
+        """The recipes of every repository. They are read first and the journal followed from there."""
+        for repo in await self._store.repos():
+            recipes = await self._store.recipes(repo.id)
+            if recipes:
+                await self.follow()
+                self.violations += check_recipes(self.journal.past, repo, recipes)
+                self.checked["recipes"] += len(recipes)
+
     # ---- report --------------------------------------------------------------------------------------------------
 
     def report(self) -> Report:
@@ -167,6 +179,7 @@ class _Verifier:
         looked(settled.RULES if self._now_ms is not None else (), self.checked["runs"])
         looked(DELIVERY_RULES, self.checked["deliveries"])
         looked((OWED,), self.checked["owed"])
+        looked(RECIPE_RULES, self.checked["recipes"])
         ordered = {number: looks[number] for number in catalogue.INVARIANTS if looks[number]}
         # A run that was looked at twice may show the same twice.
         return Report(dict(self.checked), ordered, tuple(dict.fromkeys(self.violations)))

@@ -9,18 +9,20 @@ from collections.abc import Callable, Coroutine, Hashable, Mapping
 from typing import Any, Final, TypeAlias
 
 import anyio
+import msgspec
 from loguru import logger
 
 from actors import ActorError
 from deltaci.domain import run as runs
-from deltaci.domain.effects import AnalyzeAttempt, Effect, PlanRun, ReportRun
+from deltaci.domain.effects import AnalyzeAttempt, Effect, KeepRecipe, PlanRun, ReportRun
 from deltaci.domain.errors import DeltaError, ForgeRejected, ForgeUnavailable, PlanFailed, StoreError
 from deltaci.domain.events import Cause
 from deltaci.domain.machine import Refusal
 from deltaci.domain.plan import Plan
+from deltaci.domain.recipe import has_a_say
 from deltaci.domain.run import Run
 from deltaci.domain.states import RunState
-from deltaci.orchestrator import paths
+from deltaci.orchestrator import paths, recipes
 from deltaci.orchestrator.messages import Answer, DoRun, UsePlan, Wake
 from deltaci.orchestrator.ports import Analyzer, Planner, Ports, Reporter
 from deltaci.orchestrator.stored import Keeper, Patience
@@ -59,6 +61,7 @@ class OutboxActor(Keeper[None]):
             PlanRun: policy.plans_at_once,
             AnalyzeAttempt: policy.analyses_at_once,
             ReportRun: policy.reports_at_once,
+            KeepRecipe: 1,  # two of one repository would only be in each other's way
         }
 
     async def load(self) -> None:
@@ -155,6 +158,8 @@ class OutboxActor(Keeper[None]):
                 await self._analyze(job_id, attempt)
             case ReportRun(run_id):
                 await self.reporter.report(run_id)
+            case KeepRecipe(run_id):
+                await recipes.keep(self.ports.store, run_id, now_ms=self.ports.clock.now_ms())
 
     async def _analyze(self, job_id: str, attempt: int) -> None:
         now_ms = self.ports.clock.now_ms()
@@ -214,7 +219,7 @@ class OutboxActor(Keeper[None]):
                     else f"the plan has two jobs named {job.name!r}"
                 )
             known.add(job.name)
-        return plan
+        return plan if has_a_say(run.trigger, repo) else msgspec.structs.replace(plan, blueprint=None)
 
     async def _ask_run(self, run_id: str, message: DoRun | UsePlan) -> Answer[Run]:
         ref = self.system.ref(paths.run_path(run_id))

@@ -6,6 +6,7 @@ commit. A notification that gets lost is found by the reconciler, which sends `L
 
 from typing import Any
 
+import msgspec
 from loguru import logger
 
 from deltaci.domain import job as jobs
@@ -23,7 +24,7 @@ from deltaci.orchestrator.beats import cancel_of, run_writes, wake_outbox
 from deltaci.orchestrator.messages import Accepted, Answer, DoJob, DoRun, Due, JobMoved, Look, Queued, UsePlan
 from deltaci.orchestrator.ports import Ports
 from deltaci.orchestrator.stored import Stored
-from deltaci.store.port import AddJob, QueuedJob, SavePlan, Write
+from deltaci.store.port import AddJob, QueuedJob, SaveBlueprint, SavePlan, Write
 
 
 class Progress:
@@ -137,8 +138,10 @@ class RunActor(Stored[Run | None]):
             for planned in plan.jobs
         )
         now_ms = self.ports.clock.now_ms()
+        blueprint, plan = plan.blueprint, msgspec.structs.replace(plan, blueprint=None)
         plan_digest = digest(plan)
-        decision = step(run, runs.AdoptPlan(plan_digest=plan_digest, jobs=refs), now_ms=now_ms)
+        adopt = runs.AdoptPlan(plan_digest=plan_digest, jobs=refs, has_blueprint=blueprint is not None)
+        decision = step(run, adopt, now_ms=now_ms)
         if isinstance(decision, Refusal):
             return decision
         cause = Cause("system", "planner")
@@ -147,6 +150,8 @@ class RunActor(Stored[Run | None]):
         writes = run_writes(decision, run.revision, cause, self.ports)
         if await self.ports.store.load_plan(run.id) is None:
             writes.append(SavePlan(run_id=run.id, plan=plan, digest=plan_digest))
+        if blueprint is not None:
+            writes.append(SaveBlueprint(run_id=run.id, blueprint=blueprint))
         for job, planned, ref, event in zip(added, plan.jobs, refs, events, strict=True):
             writes.append(AddJob(job=job, planned=planned, needs=ref.needs, events=(event,), cause=cause))
         await self._commit(writes, decision)

@@ -10,10 +10,12 @@ from typing import IO, Final, TypeAlias, TypeVar
 import msgspec
 
 from deltaci.domain.plan import Plan
+from deltaci.domain.recipe import Kept
 from deltaci.forge.local import MirrorLimits
 from deltaci.planner.errors import Problem
 
-REQUEST_BYTES_MAX: Final = 1024 * 1024
+# A recipe of 2,000 projects has half a MiB.
+REQUEST_BYTES_MAX: Final = 16 * 1024 * 1024
 REPLY_BYTES_MAX: Final = 64 * 1024 * 1024
 # Exit codes of the process that say why it ended; the shell and signals use neither of the last two.
 EXIT_CRASHED: Final = 1
@@ -37,7 +39,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     `base_sha` is there, or None with `unknown_because`; `configuration_sha`: where `deltaci.yaml` is taken from, if
     not from `commit_sha`; `work_tree`: plan its files as they are now, on top of `commit_sha`, of which `directory` is
-    the `.git`.
+    the `.git`; `recipe`: the newest one of the repository.
     """
 
     number: int
@@ -49,6 +51,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     configuration_sha: str | None = None
     is_pull_request: bool = False
     work_tree: str | None = None
+    recipe: Kept | None = None
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True, tag=True):

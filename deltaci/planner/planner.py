@@ -1,6 +1,6 @@
 """A commit and what changed in it become a plan.
 
-Rule 1: explicit configuration wins over discovery.
+Rule 1: explicit configuration wins over recipes, recipes over discovery.
 Rule 2: the survey reads, on demand; deciding is one pure function of what was read. Equal inputs give equal plans,
 whatever order they come in, and whether or not the commit before is still known.
 Rule 3: a repository that is not trusted is planned in a process of its own (`worker.py`): a thread cannot be ended.
@@ -15,13 +15,16 @@ import anyio.to_thread
 import msgspec
 
 from deltaci.domain.plan import JOBS_MAX, Plan, PlannedJob, Reason
+from deltaci.domain.recipe import Kept
+from deltaci.planner import recipes
 from deltaci.planner.configuration import FILE, is_present, load
 from deltaci.planner.construction import jobs_of, projects_of
 from deltaci.planner.errors import ConfigurationInvalid, PlanFailed, Problem, printable
+from deltaci.planner.graph import ProjectGraph
 from deltaci.planner.impact import Difference, locks_wanted, of_configured, of_projects
 from deltaci.planner.locks.reading import BYTES_MAX as LOCK_BYTES_MAX
 from deltaci.planner.repository import Change, Files, RepositoryView, changed_paths
-from deltaci.planner.survey import Structure, Survey, lend
+from deltaci.planner.survey import Survey, lend
 from deltaci.planner.yaml_nodes import BYTES_MAX
 
 PLAN_MS_DEFAULT: Final = 30_000
@@ -48,6 +51,7 @@ class Planner:
         unknown_because: str | None = None,
         configuration_view: RepositoryView | None = None,
         base_view: BaseView | None = None,
+        recipe: Kept | None = None,
     ) -> Plan:
         """As `make`, in a thread that is left to end by itself when the time limit passes: its inputs are bounded."""
 
@@ -59,6 +63,7 @@ class Planner:
                 unknown_because=unknown_because,
                 configuration_view=configuration_view,
                 base_view=base_view,
+                recipe=recipe,
             )
 
         try:
@@ -76,6 +81,7 @@ class Planner:
         unknown_because: str | None = None,
         configuration_view: RepositoryView | None = None,
         base_view: BaseView | None = None,
+        recipe: Kept | None = None,
     ) -> Plan:
         """What should run for the commit of `survey`.
 
@@ -86,6 +92,7 @@ class Planner:
                 it need not show any other file.
             base_view: opens the commit of `base_sha`, where lock files that changed are read as they were before; if
                 there is none, a changed lock file touches all projects that use it.
+            recipe: the newest one of the repository; used instead of discovery while its fingerprint holds.
         Returns:
             A plan in topological order. It has no jobs if there is no configuration and nothing was discovered; its
             reasons say so, and the run that it is for has nothing to wait for.
@@ -104,10 +111,11 @@ class Planner:
                 data, survey.files(), difference, view.commit_sha, base_sha, notes, jobs_max=self._jobs_max
             )
         else:
+            found = recipes.found(survey.structure(), recipe)
             plan = from_discovery(
-                survey.structure(),
+                found,
                 survey.files(),
-                _with_locks(difference, survey, base_view),
+                _with_locks(difference, found.graph, survey, base_view),
                 view.commit_sha,
                 base_sha,
                 notes,
@@ -138,16 +146,15 @@ def _configuration(survey: Survey, configuration_view: RepositoryView | None) ->
     return view.read_many([FILE], bytes_max=BYTES_MAX)[FILE]
 
 
-def _with_locks(difference: Difference, survey: Survey, base_view: BaseView | None) -> Difference:
+def _with_locks(difference: Difference, graph: ProjectGraph, survey: Survey, base_view: BaseView | None) -> Difference:
     """`difference` with the contents of the lock files that changed, before and after, as far as they are read."""
-    structure = survey.structure()
-    wanted = locks_wanted(structure.graph, difference)
+    wanted = locks_wanted(graph, difference)
     if not wanted or base_view is None:
         return difference
     base = base_view(wanted)
     before, after = _contents(base, Files(base.entries()), wanted), _contents(survey.view, survey.files(), wanted)
-    members = {index for path in wanted for index in structure.graph.by_lock[path]}
-    manifests = sorted({structure.graph.projects[index].manifest for index in members})
+    members = {index for path in wanted for index in graph.by_lock[path]}
+    manifests = sorted({graph.projects[index].manifest for index in members})
     return msgspec.structs.replace(
         difference,
         locks={path: (before.get(path), after.get(path)) for path in wanted},
@@ -200,7 +207,7 @@ def from_configuration(
 
 
 def from_discovery(
-    structure: Structure,
+    found: recipes.Found,
     files: Files,
     difference: Difference,
     commit_sha: str,
@@ -210,24 +217,25 @@ def from_discovery(
     jobs_max: int = JOBS_MAX,
 ) -> Plan:
     """The plan of a repository without configuration: a pure function. Raises PlanFailed: too many jobs."""
-    discovery, graph = structure.discovery, structure.graph
+    graph = found.graph
     touched, skip = of_projects(graph, difference)
     jobs, told = jobs_of(graph, touched, skip, files, jobs_max=jobs_max)
-    if any(project.jobs for project in discovery.projects):
-        roots = sorted({project.root for project in discovery.projects})
+    if any(project.jobs for project in graph.projects):
+        roots = sorted({project.root for project in graph.projects})
         shown = ", ".join(printable(root) for root in roots[:5]) + (", ..." if len(roots) > 5 else "")
-        why = Reason(rule="discovery", text=f"there is no {FILE}; found {len(discovery.projects)} projects in {shown}")
+        why = Reason(rule="discovery", text=f"there is no {FILE}; found {len(graph.projects)} projects in {shown}")
     else:
         text = f"there is no {FILE}, and no project with anything to run was found: nothing runs"
         why = Reason(rule="nothing-to-run", text=text)
     return Plan(
         commit_sha=commit_sha,
         base_sha=base_sha if difference.paths is not None else None,
-        source="discovery",
+        source=found.source,
         jobs=in_order(jobs),
-        reasons=(why, *notes, *discovery.reasons, *told, *_base(difference)),
+        reasons=(why, *notes, *found.reasons, *told, *_base(difference)),
         changed_files_count=None if difference.paths is None else len(difference.paths),
         projects=projects_of(graph, touched),
+        blueprint=found.blueprint,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from deltaci.domain.plan import JOBS_MAX, Plan
+from deltaci.domain.recipe import Kept
 from deltaci.forge.git_command import DEFAULT_PROTOCOLS
 from deltaci.forge.local import MirrorError
 from deltaci.forge.mirror import Mirror, Mirrors
@@ -70,6 +71,7 @@ class RepositoryPlanner:
         is_pull_request: bool = False,
         is_trusted: bool = True,
         authorization: str | None = None,
+        recipe: Kept | None = None,
     ) -> Plan:
         """What should run for a commit.
 
@@ -83,6 +85,7 @@ class RepositoryPlanner:
             is_trusted: False for changes from people who may not write to the repository: then `deltaci.yaml` is
                 taken from `base_sha`, which must be known.
             authorization: HTTP Authorization header value for fetching.
+            recipe: the newest one of the repository, used instead of discovery while its fingerprint holds.
         Raises:
             ConfigurationInvalid: `deltaci.yaml` cannot be used; carries all problems.
             PlanFailed: any other reason why there is no plan; the parent of `ConfigurationInvalid`.
@@ -101,6 +104,7 @@ class RepositoryPlanner:
                 unknown_because=unknown_because,
                 configuration_sha=_configuration(commit_sha, base_sha, unknown_because, is_trusted),
                 is_pull_request=is_pull_request,
+                recipe=recipe,
             )
             return await self._ask(mirror, request)
         except MirrorError as error:

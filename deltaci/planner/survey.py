@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from deltaci.forge.local import SUBMODULE, Change, CommitView, MirrorError, TreeEntry
-from deltaci.planner.discovery.discover import Discovery, discover, is_structural, structure, wanted
+from deltaci.planner.discovery.discover import Discovery, discover, fingerprint, is_structural, structure, wanted
 from deltaci.planner.discovery.project import MANIFEST_BYTES_MAX
 from deltaci.planner.graph import ProjectGraph
 from deltaci.planner.repository import Entry, Files, RepositoryView
@@ -26,12 +26,16 @@ _INEXACT: Final = "\\x"
 
 
 class Structure(msgspec.Struct, frozen=True):
-    """The projects of a commit. `seen` are the files that discovery may look at, with sizes; `read` those it read."""
+    """The projects of a commit. `seen` are the files that discovery may look at, with sizes; `read` those it read.
+
+    As long as `fingerprint` is the same, so is what discovery finds.
+    """
 
     seen: Files
     read: frozenset[str]
     discovery: Discovery
     graph: ProjectGraph
+    fingerprint: str
 
 
 class Survey:
@@ -60,7 +64,7 @@ class Survey:
             paths = wanted(seen)
             discovery = discover(seen, self._read(seen, paths))
             graph = ProjectGraph(discovery.projects)
-            self.known_structure = Structure(seen, frozenset(paths), discovery, graph)
+            self.known_structure = Structure(seen, frozenset(paths), discovery, graph, fingerprint(seen, paths))
         return self.known_structure
 
     def _read(self, seen: Files, paths: Sequence[str]) -> dict[str, bytes]:
@@ -179,6 +183,7 @@ def _leaves(before: Files, after: Files, read: Collection[str], changed: Mapping
     """Whether discovery would find the same: no file came, went or became another kind, nothing read is another."""
     return all(
         before.kind(path) == after.kind(path)
+        and before.is_executable(path) == after.is_executable(path)
         and path not in read
         and max(before.size(path), after.size(path)) <= MANIFEST_BYTES_MAX
         for path in changed

@@ -100,6 +100,7 @@ class Work:
                 unknown_because=unknown_because,
                 configuration_view=None if only is None else repository.view(only, CONFIGURATION_NAMES),
                 base_view=None if start is None else partial(repository.view, start),
+                recipe=request.recipe,
             )
         finally:
             self._surveys.keep(survey)

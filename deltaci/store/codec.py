@@ -7,10 +7,12 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from deltaci.domain.blueprint import Blueprint
 from deltaci.domain.effects import Effect
 from deltaci.domain.errors import SnapshotCorrupt
 from deltaci.domain.job import Job
 from deltaci.domain.plan import Plan, PlannedJob
+from deltaci.domain.recipe import Recipe
 from deltaci.domain.repo import Repo
 from deltaci.domain.run import Run
 from deltaci.store.port import Explanation, Runner
@@ -23,6 +25,8 @@ RUN: Final = msgspec.msgpack.Decoder(Run)
 JOB: Final = msgspec.msgpack.Decoder(Job)
 PLAN: Final = msgspec.msgpack.Decoder(Plan)
 PLANNED: Final = msgspec.msgpack.Decoder(PlannedJob)
+BLUEPRINT: Final = msgspec.msgpack.Decoder(Blueprint)
+RECIPE: Final = msgspec.msgpack.Decoder(Recipe)
 REPO: Final = msgspec.msgpack.Decoder(Repo)
 RUNNER: Final = msgspec.msgpack.Decoder(Runner)
 EXPLANATION: Final = msgspec.msgpack.Decoder(Explanation)

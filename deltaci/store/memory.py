@@ -12,21 +12,25 @@ import msgspec
 
 from deltaci.domain import job as jobs
 from deltaci.domain import run as runs
-from deltaci.domain.effects import AnalyzeAttempt, Effect, PlanRun, ReportRun
+from deltaci.domain.blueprint import Blueprint
+from deltaci.domain.effects import AnalyzeAttempt, Effect, KeepRecipe, PlanRun, ReportRun
 from deltaci.domain.errors import StoreUnavailable
 from deltaci.domain.events import RunKey
 from deltaci.domain.job import Job
 from deltaci.domain.plan import Plan, PlannedJob, digest
+from deltaci.domain.recipe import Kept, Recipe
 from deltaci.domain.repo import Latest, Repo
 from deltaci.domain.run import Run
 from deltaci.domain.states import JobState, RunState
 from deltaci.store.journal import GENESIS, Draft, Row, chained, draft_of_audit, drafts_of_events, entry_of
+from deltaci.store.memory_recipes import MemoryRecipes
 from deltaci.store.port import (
     AddJob,
     ArtifactStored,
     Audit,
     Columns,
     Delivery,
+    DropBlueprint,
     Explanation,
     Hasten,
     JobRow,
@@ -44,8 +48,10 @@ from deltaci.store.port import (
     Runner,
     RunRow,
     RunSummary,
+    SaveBlueprint,
     SaveJob,
     SavePlan,
+    SaveRecipe,
     SaveRepo,
     SaveRun,
     Settle,
@@ -83,6 +89,7 @@ class MemoryStore:
         self._repos: dict[str, Repo] = {}
         self._tokens: dict[str, Token] = {}
         self._runners: dict[str, Runner] = {}
+        self._recipes = MemoryRecipes(self._put, self._take)
         self._journal: list[Row] = []
         self._undo: list[Callable[[], Any]] = []
         self.is_broken = False
@@ -138,6 +145,8 @@ class MemoryStore:
                 return self._add_job(write)
             case SavePlan():
                 self._insert(self._plans, write.run_id, write.plan, write)
+            case SaveBlueprint() | DropBlueprint() | SaveRecipe():
+                self._recipes.apply(write)
             case Owe():
                 self._owe(write.effect, write.due_at_ms)
             case Settle():
@@ -287,6 +296,23 @@ class MemoryStore:
         ]
         wanted.sort(key=lambda run: run.id, reverse=True)
         return tuple(RunSummary(run=run, repo_name=self._name_of(run.key.repo_id)) for run in wanted[:limit])
+
+    # ---- recipes -------------------------------------------------------------------------------------------------
+
+    async def blueprint(self, run_id: str) -> Blueprint | None:
+        """What the plan of a run was made from."""
+        await self._beat()
+        return self._recipes.blueprint(run_id)
+
+    async def recipes(self, repo_id: str) -> tuple[Recipe, ...]:
+        """The versions that are kept, the newest first."""
+        await self._beat()
+        return self._recipes.of_repo(repo_id)
+
+    async def recipe(self, repo_id: str, version: int) -> Kept | None:
+        """A version with what it is made of."""
+        await self._beat()
+        return self._recipes.one(repo_id, version)
 
     # ---- dispatch, timers, recovery ------------------------------------------------------------------------------
 
@@ -476,7 +502,7 @@ class MemoryStore:
             return None
         job_ids = self._jobs_of_run.get(run_id, ())
         plan, repo = self._plans.get(run_id), self._repos.get(run.key.repo_id)
-        own_keys = {PlanRun(run_id).key, ReportRun(run_id).key}
+        own_keys = {PlanRun(run_id).key, ReportRun(run_id).key, KeepRecipe(run_id).key}
         return Rows(
             journal_id=len(self._journal),
             run=_run_row(run),
@@ -494,6 +520,7 @@ class MemoryStore:
             reported={check: told for (run, check), told in sorted(self._reported.items()) if run == run_id},
             logs=tuple(self._log_row(key) for key in sorted(self._log_states) if key[0] in job_ids),
             is_reported=repo is not None and repo.report_to != "",
+            has_blueprint=self._recipes.blueprint(run_id) is not None,
         )
 
     def _log_row(self, key: tuple[str, int]) -> LogRow:

@@ -11,10 +11,12 @@ from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
+from deltaci.domain.blueprint import Blueprint
 from deltaci.domain.effects import Effect
 from deltaci.domain.events import Cause, JobEvent, RunEvent, RunKey
 from deltaci.domain.job import Job
 from deltaci.domain.plan import Plan, PlannedJob
+from deltaci.domain.recipe import Kept, Recipe
 from deltaci.domain.repo import Latest, Repo
 from deltaci.domain.run import Run
 from deltaci.domain.states import RunState
@@ -68,6 +70,30 @@ class SavePlan(_Write, frozen=True, kw_only=True):
     run_id: str
     plan: Plan
     digest: str
+
+
+class SaveBlueprint(_Write, frozen=True, kw_only=True):
+    """Keep what the plan of a run was made from; raises `DuplicateKey(table="blueprint")` when there is one."""
+
+    run_id: str
+    blueprint: Blueprint
+
+
+class DropBlueprint(_Write, frozen=True, kw_only=True):
+    """The end of the run was told to the recipes; without effect when that was done before."""
+
+    run_id: str
+
+
+class SaveRecipe(_Write, frozen=True, kw_only=True):
+    """Store a version of a recipe on top of its `revision` - 1; revision 1 inserts it with its `blueprint`.
+
+    With a new version those are forgotten that are `VERSIONS_MAX` or more behind it. Raises `RevisionConflict` when
+    another revision is stored, or the version is there already.
+    """
+
+    recipe: Recipe
+    blueprint: Blueprint | None = None
 
 
 class Owe(_Write, frozen=True, kw_only=True):
@@ -221,6 +247,9 @@ Write: TypeAlias = (
     | SaveJob
     | AddJob
     | SavePlan
+    | SaveBlueprint
+    | DropBlueprint
+    | SaveRecipe
     | Owe
     | Settle
     | Postpone
@@ -355,7 +384,8 @@ class Rows(_Row, frozen=True, kw_only=True):
     """Everything stored of one run and its jobs at one instant: when `journal_id` was the journal's last entry.
 
     `jobs` in the order of the plan. `deliveries`: the webhook that made the run, and those that found it.
-    `is_reported`: whether the results of its repository are told to a forge.
+    `is_reported`: whether the results of its repository are told to a forge. `has_blueprint`: whether what its plan
+    was made from is still kept.
     """
 
     journal_id: int
@@ -369,6 +399,7 @@ class Rows(_Row, frozen=True, kw_only=True):
     reported: dict[str, str]
     logs: tuple[LogRow, ...]
     is_reported: bool
+    has_blueprint: bool = False
 
 
 class Store(Protocol):
@@ -395,6 +426,17 @@ class Store(Protocol):
     ) -> tuple[RunSummary, ...]:
         """Newest first; `before` is the id of the last run of the previous page."""
         ...
+
+    # recipes
+    async def blueprint(self, run_id: str) -> Blueprint | None:
+        """What the plan of a run was made from; None once its end was told to the recipes."""
+        ...
+
+    async def recipes(self, repo_id: str) -> tuple[Recipe, ...]:
+        """The versions that are kept, the newest first."""
+        ...
+
+    async def recipe(self, repo_id: str, version: int) -> Kept | None: ...
 
     # dispatch, timers, recovery
     async def queued_jobs(self) -> tuple[QueuedJob, ...]:

@@ -13,6 +13,7 @@ from deltaci.domain import job as jobs
 from deltaci.domain import run as runs
 from deltaci.domain.events import RunKey
 from deltaci.domain.job import Job
+from deltaci.domain.recipe import VERSIONS_MAX
 from deltaci.domain.states import JobState
 from deltaci.store import codec
 from deltaci.store.journal import Draft, draft_of_audit, drafts_of_events
@@ -21,6 +22,7 @@ from deltaci.store.port import (
     ArtifactStored,
     Audit,
     Delivery,
+    DropBlueprint,
     Explanation,
     Hasten,
     LogChunk,
@@ -29,8 +31,10 @@ from deltaci.store.port import (
     Reply,
     Reported,
     Runner,
+    SaveBlueprint,
     SaveJob,
     SavePlan,
+    SaveRecipe,
     SaveRepo,
     SaveRun,
     Settle,
@@ -50,6 +54,12 @@ UPDATE_JOB_UNLESS_CANCELED: Final = query("update_job_unless_canceled")
 INSERT_PLANNED: Final = query("insert_planned")
 INSERT_NEED: Final = query("insert_need")
 INSERT_PLAN: Final = query("insert_plan")
+INSERT_BLUEPRINT: Final = query("insert_blueprint")
+DROP_BLUEPRINT: Final = query("drop_blueprint")
+INSERT_RECIPE: Final = query("insert_recipe")
+UPDATE_RECIPE: Final = query("update_recipe")
+INSERT_RECIPE_BLUEPRINT: Final = query("insert_recipe_blueprint")
+FORGET_RECIPES: Final = (query("forget_recipes"), query("forget_recipe_blueprints"))
 OWE: Final = query("owe")
 SETTLE: Final = query("settle")
 POSTPONE: Final = query("postpone")
@@ -130,6 +140,14 @@ def _prepare(prepared: Prepared, write: Write) -> None:  # noqa: C901 - one case
             plan = codec.encode(write.plan)
             prepared.conditions.append(Condition(INSERT_PLAN, (write.run_id, write.digest, plan), write))
             prepared.size += len(plan)
+        case SaveBlueprint():
+            blueprint = codec.encode(write.blueprint)
+            prepared.conditions.append(Condition(INSERT_BLUEPRINT, (write.run_id, blueprint), write))
+            prepared.size += len(blueprint)
+        case DropBlueprint():
+            prepared.statements.append((DROP_BLUEPRINT, (write.run_id,)))
+        case SaveRecipe():
+            _prepare_recipe(prepared, write)
         case Audit():
             prepared.drafts.append(draft_of_audit(write))
         case Explanation():
@@ -189,6 +207,21 @@ def _prepare_new_job(prepared: Prepared, write: AddJob) -> None:
     prepared.statements += [(INSERT_NEED, (job.id, need)) for need in write.needs]
     _job_drafts(prepared, write, 1)
     prepared.size += len(snapshot) + len(planned)
+
+
+def _prepare_recipe(prepared: Prepared, write: SaveRecipe) -> None:
+    recipe = write.recipe
+    key, encoded = (recipe.repo_id, recipe.version), codec.encode(recipe)
+    prepared.size += len(encoded)
+    if write.blueprint is None:
+        values = (recipe.revision, encoded, *key, recipe.revision - 1)
+        prepared.conditions.append(Condition(UPDATE_RECIPE, values, write))
+        return
+    blueprint = codec.encode(write.blueprint)
+    prepared.conditions.append(Condition(INSERT_RECIPE, (*key, recipe.revision, encoded), write))
+    prepared.statements.append((INSERT_RECIPE_BLUEPRINT, (*key, blueprint)))
+    prepared.statements += [(forget, (recipe.repo_id, recipe.version - VERSIONS_MAX)) for forget in FORGET_RECIPES]
+    prepared.size += len(blueprint)
 
 
 def _prepare_log_chunk(prepared: Prepared, write: LogChunk) -> None:

@@ -9,10 +9,12 @@ from typing import Any, Final
 
 import msgspec
 
+from deltaci.domain.blueprint import Blueprint
 from deltaci.domain.errors import SnapshotCorrupt
 from deltaci.domain.events import RunKey
 from deltaci.domain.job import Job
 from deltaci.domain.plan import Plan, PlannedJob
+from deltaci.domain.recipe import Kept, Recipe
 from deltaci.domain.repo import Latest, Repo
 from deltaci.domain.run import Run
 from deltaci.domain.states import RunState
@@ -93,6 +95,30 @@ def list_runs(
     return tuple(
         RunSummary(run=codec.decode(codec.RUN, snapshot, run_id), repo_name=name) for run_id, snapshot, name in rows
     )
+
+
+# ---- recipes -----------------------------------------------------------------------------------------------------
+
+
+def blueprint(connection: sqlite3.Connection, run_id: str) -> Blueprint | None:
+    """What the plan of a run was made from."""
+    row = connection.execute(query("blueprint_of_run"), (run_id,)).fetchone()
+    return None if row is None else codec.decode(codec.BLUEPRINT, row[0], run_id)
+
+
+def recipes(connection: sqlite3.Connection, repo_id: str) -> tuple[Recipe, ...]:
+    """The versions that are kept, the newest first."""
+    rows = connection.execute(query("recipes_of_repo"), (repo_id,))
+    return tuple(codec.decode(codec.RECIPE, encoded, f"recipe {version} of {repo_id}") for version, encoded in rows)
+
+
+def recipe(connection: sqlite3.Connection, repo_id: str, version: int) -> Kept | None:
+    """A version with what it is made of."""
+    row = connection.execute(query("recipe_with_blueprint"), (repo_id, version)).fetchone()
+    if row is None:
+        return None
+    name = f"recipe {version} of {repo_id}"
+    return Kept(codec.decode(codec.RECIPE, row[0], name), codec.decode(codec.BLUEPRINT, row[1], name))
 
 
 # ---- dispatch, timers, recovery ----------------------------------------------------------------------------------

@@ -118,6 +118,7 @@ async def _writes(store: Store, run_id: str, repaired: Repaired, *, now_ms: int,
     advanced = _accepted(runs.step(given_back.state, runs.Advance(jobs=seen), now_ms=now_ms))
     if events := (*given_back.events, *advanced.events):
         writes.append(SaveRun(run=advanced.state, expected_revision=run.revision, events=events, cause=CAUSE))  # type: ignore[arg-type]  # a run's step holds run events
+    effects |= {effect.key: effect for effect in advanced.effects}
     report = ReportRun(run_id)
     effects.pop(report.key, None)
     if run.key.repo_id in reported:

@@ -47,6 +47,7 @@ def rows_of_run(connection: sqlite3.Connection, run_id: str) -> Rows | None:
             reported=reads.reported(connection, run_id),
             logs=_logs(connection, run_id),
             is_reported=repo is not None and repo.report_to != "",
+            has_blueprint=bool(connection.execute(query("has_blueprint"), (run_id,)).fetchone()[0]),
         )
 
 

@@ -12,8 +12,10 @@ from deltaci.store.port import (
     LogChunk,
     Reply,
     Runner,
+    SaveBlueprint,
     SaveJob,
     SavePlan,
+    SaveRecipe,
     SaveRepo,
     SaveRun,
     Token,
@@ -33,6 +35,10 @@ def check(write: Write) -> None:
         case Delivery():
             if (write.run_id is None) == (write.ignored is None):
                 raise ValueError(f"delivery {write.delivery_id} needs a run or a reason why not, and not both")
+        case SaveRecipe():
+            if (write.recipe.revision == 1) != (write.blueprint is not None):
+                text = f"recipe {write.recipe.version} of {write.recipe.repo_id}, revision {write.recipe.revision}"
+                raise ValueError(f"{text}: a new version has a blueprint, a later revision has none")
         case LogChunk():
             if write.offset < 0:
                 raise ValueError(f"log of {write.job_id}: offset {write.offset} is negative")
@@ -45,7 +51,7 @@ def position_of(job_id: str) -> int:
     return int(job_id.rpartition("_")[2]) if ids.run_of(job_id) else 0
 
 
-def refused(write: Write) -> StoreError:
+def refused(write: Write) -> StoreError:  # noqa: C901 - one case a kind of write, nothing else
     """The error of a conditional write that did not find what it needs."""
     match write:
         case SaveRun() if write.expected_revision == 0:
@@ -65,6 +71,11 @@ def refused(write: Write) -> StoreError:
             return DuplicateKey(f"job {write.job.id} exists: its run adopted a plan already", table="job")
         case SavePlan():
             return DuplicateKey(f"run {write.run_id} has a plan already: it is written once", table="plan")
+        case SaveBlueprint():
+            return DuplicateKey(f"run {write.run_id} has a blueprint already: it is written once", table="blueprint")
+        case SaveRecipe():
+            recipe = write.recipe
+            return _conflict("recipe", f"{recipe.version} of {recipe.repo_id}", recipe.revision - 1)
         case Delivery():
             text = f"delivery {write.delivery_id} of {write.repo_id} is in the ledger"
             return DuplicateKey(f"{text}: answer with what it says", table="delivery")

@@ -17,11 +17,13 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
 import anyio
 import anyio.lowlevel
 
+from deltaci.domain.blueprint import Blueprint
 from deltaci.domain.effects import Effect
 from deltaci.domain.errors import StoreError, StoreUnavailable
 from deltaci.domain.events import RunKey
 from deltaci.domain.job import Job
 from deltaci.domain.plan import Plan, PlannedJob
+from deltaci.domain.recipe import Kept, Recipe
 from deltaci.domain.repo import Latest, Repo
 from deltaci.domain.run import Run
 from deltaci.domain.states import RunState
@@ -206,6 +208,20 @@ class SqliteStore:
     ) -> tuple[RunSummary, ...]:
         """Newest first; `before` is the id of the last run of the previous page."""
         return await self._read(reads.list_runs, repo_id, state, before, limit)
+
+    # ---- recipes -------------------------------------------------------------------------------------------------
+
+    async def blueprint(self, run_id: str) -> Blueprint | None:
+        """What the plan of a run was made from."""
+        return await self._read(reads.blueprint, run_id)
+
+    async def recipes(self, repo_id: str) -> tuple[Recipe, ...]:
+        """The versions that are kept, the newest first."""
+        return await self._read(reads.recipes, repo_id)
+
+    async def recipe(self, repo_id: str, version: int) -> Kept | None:
+        """A version with what it is made of."""
+        return await self._read(reads.recipe, repo_id, version)
 
     # ---- dispatch, timers, recovery ------------------------------------------------------------------------------
 

@@ -14,7 +14,16 @@ from tests.gateway.support import ADMIN, RUNNER, Gateway, error_of, fingerprint,
 pytestmark = pytest.mark.anyio
 
 OPEN = {"/healthz", "/readyz", "/api/v1/webhooks/<forge>"}
-ARGUMENTS = {"run_id": "run_1", "job_id": "job_1_0", "verb": "lease", "attempt": "1", "name": "log.txt", "forge": "git"}
+ARGUMENTS = {
+    "run_id": "run_1",
+    "job_id": "job_1_0",
+    "verb": "lease",
+    "attempt": "1",
+    "name": "log.txt",
+    "forge": "git",
+    "repo": "shop",
+    "version": "1",
+}
 
 
 def routes(app: Quart, *, websocket: bool = False) -> Iterator[tuple[str, str, str]]:

@@ -90,6 +90,12 @@ PLANTS: Final[list[Plant]] = [
     ("effects_are_owed", SECOND, lambda rows: replace(rows, explanations=(), owed=())),
     ("effects_are_owed", RUN, lambda rows: replace(rows, reported={}, owed=())),
     ("effects_are_owed", RUN, lambda rows: with_run(rows, state=RunState.PLANNING)),
+    ("effects_are_owed", RUN, lambda rows: with_run(rows, has_blueprint=True)),
+    (
+        "effects_are_owed",
+        RUN,
+        lambda rows: replace(with_run(rows, state=RunState.FAILED, end_reason="jobs_failed"), has_blueprint=True),
+    ),
     ("effects_have_a_cause", SECOND, lambda rows: replace(rows, owed=(owed(AnalyzeAttempt(SECOND, 2)),))),
     ("effects_have_a_cause", "job_9", lambda rows: replace(rows, owed=(owed(AnalyzeAttempt("job_9", 1)),))),
     ("effects_have_a_cause", "run_9", lambda rows: replace(rows, owed=(owed(ReportRun("run_9")),))),

@@ -9,10 +9,11 @@ import anyio
 import msgspec
 
 from actors import Observer as ActorObserver
+from deltaci.domain.blueprint import Blueprint
 from deltaci.domain.errors import PlanFailed
 from deltaci.domain.events import Cause, Trigger
 from deltaci.domain.job import Job
-from deltaci.domain.plan import Plan, PlannedJob, Step
+from deltaci.domain.plan import Plan, PlannedJob, Source, Step
 from deltaci.domain.repo import Repo
 from deltaci.domain.run import Run
 from deltaci.orchestrator.messages import Admit
@@ -54,6 +55,7 @@ class FakePlanner:
 
     def __init__(self, *jobs: PlannedJob) -> None:
         self.jobs = jobs
+        self.blueprint: Blueprint | None = None
         self.failures: list[Exception] = []
         self.calls = 0
 
@@ -61,7 +63,10 @@ class FakePlanner:
         self.calls += 1
         if self.failures:
             raise self.failures.pop(0)
-        return Plan(commit_sha=run.key.commit_sha, base_sha=None, source="configuration", jobs=self.jobs)
+        source: Source = "configuration" if self.blueprint is None else "discovery"
+        return Plan(
+            commit_sha=run.key.commit_sha, base_sha=None, source=source, jobs=self.jobs, blueprint=self.blueprint
+        )
 
 
 class FakeAnalyzer:

@@ -259,7 +259,14 @@ def test_the_random_repositories_meet_every_rule() -> None:
     random_ = random.Random(1)
     seen = {touch.reason.rule for _ in range(200) for touch in drawn(random_).touched().values()}
 
-    assert seen == {"project-changed", "shared-file", "lock-changed", "dependency-changed", "part-changed"}
+    assert seen == {
+        "project-changed",
+        "shared-file",
+        "lock-changed",
+        "dependency-changed",
+        "part-changed",
+        "project-gone",
+    }
 
 
 def forgets_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from typing import Final
 import anyio
 import msgspec
 
+from deltaci.domain.blueprint import Blueprint
 from deltaci.domain.errors import ForgeRejected, ForgeUnavailable
 from deltaci.domain.events import SYSTEM, Trigger
 from deltaci.domain.ids import hashed
@@ -24,12 +25,14 @@ from deltaci.orchestrator.messages import Admit
 from deltaci.store.port import ArtifactStored, Audit, Explanation, Reported, Runner, Store, Token
 from deltaci.store.sqlite import SqliteStore
 from protocol import messages as wire
+from tests.builders import a_project
 from tests.orchestrator.support import ME, ManualClock, Stage, a_job, a_repo, staged
 
 FOR_EVER_MS: Final = 200 * 365 * 86_400_000
 REPORTING: Final = a_repo(report_to="results.jsonl", run_timeout_ms=FOR_EVER_MS)
 OTHER: Final = a_repo(id="repo_2", name="tools", is_superseding=False, running_max=3)
 RUNNER_TOKEN: Final = "dci_runner_of_the_first_schema"
+BLUEPRINT: Final = Blueprint(fingerprint="0123456789abcdef", projects=(a_project(),))
 ARTIFACT: Final = b"what was built"
 
 
@@ -66,6 +69,7 @@ async def fill(store: Store) -> None:
 
 async def _finished_runs(stage: Stage, runner: Runner) -> None:
     """Succeeded, failed with a retry, run again, canceled, timed out."""
+    stage.planner.blueprint = BLUEPRINT
     good = await stage.push("1" * 40)
     lease = await _started(stage, runner)
     await stage.say(runner, wire.AppendLog, lease, offset=0, data=b"building\n")
@@ -78,13 +82,17 @@ async def _finished_runs(stage: Stage, runner: Runner) -> None:
     await stage.say(runner, wire.Complete, lease, exit_code=0)
     await stage.execute(runner)
     await stage.run_until(good, "SUCCEEDED")
+    await _recipes_until(stage, "ACTIVE")
 
+    stage.planner.blueprint = Blueprint(fingerprint=BLUEPRINT.fingerprint, recipe=1)
     bad = await stage.push("2" * 40)
     await stage.execute(runner)
     await stage.execute(runner, exit_code=1)
     stage.clock.advance(120_000)
     await stage.execute(runner, exit_code=1)
     await stage.run_until(bad, "FAILED")
+    await _recipes_until(stage, "STALE")
+    stage.planner.blueprint = None
     with anyio.fail_after(10):
         while True:
             if len(await stage.store.explanations_of_run(bad)) == len(stage.analyzer.asked) == 2:
@@ -108,6 +116,14 @@ async def _finished_runs(stage: Stage, runner: Runner) -> None:
     lease = await _started(stage, runner)
     await stage.say(runner, wire.Complete, lease, reason="job_timeout")
     await stage.run_until(msgspec.json.decode(reply.body)["run_id"], "TIMED_OUT")
+
+
+async def _recipes_until(stage: Stage, state: str) -> None:
+    with anyio.fail_after(10):
+        while True:
+            if [recipe.state for recipe in await stage.store.recipes(REPORTING.id)] == [state]:
+                break
+            await anyio.sleep(0.005)
 
 
 async def _deliveries(stage: Stage) -> None:
@@ -141,7 +157,9 @@ async def _held_runs(stage: Stage, runner: Runner) -> None:
     await stage.orchestrator.cancel(stopping, ME)
     await stage.run_until(stopping, "CANCEL_REQUESTED")
     stage.planner.jobs = (a_job("waits", labels=("nobody",)),)
-    await stage.run_until(await stage.push("8" * 40, branch="waiting"), "QUEUED")
+    stage.planner.blueprint = BLUEPRINT
+    await stage.run_until(await stage.push("8" * 40), "QUEUED")
+    stage.planner.blueprint = None
 
 
 # The runs that change in the last of these lives

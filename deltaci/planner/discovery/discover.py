@@ -55,15 +55,15 @@ FALLBACKS: Final[tuple[ModuleType, ...]] = (make, just, task)
 IMAGES: Final[tuple[ModuleType, ...]] = (docker,)
 LATER_MANIFESTS_MAX: Final = 5_000
 _IN_MANY_DIRECTORIES: Final = frozenset({*cmake.MANIFESTS, *meson.MANIFESTS, *make.MAKEFILES})
-_MODULES: Final = (*ECOSYSTEMS, *FALLBACKS, *IMAGES)
+MODULES: Final = (*ECOSYSTEMS, *FALLBACKS, *IMAGES)
 # At the root of the repository, a file of one of these kinds concerns its own project and no other.
 SOURCES: Final[Mapping[str, frozenset[str]]] = {
-    module.__name__.rpartition(".")[2]: module.SOURCES for module in _MODULES
+    module.__name__.rpartition(".")[2]: module.SOURCES for module in MODULES
 }
 
 # Manifests that always make a project, unless they are left out; `node` has them as ALWAYS.
 ALWAYS: Final[Mapping[str, frozenset[str]]] = {
-    module.__name__.rpartition(".")[2]: frozenset(getattr(module, "ALWAYS", ())) for module in _MODULES
+    module.__name__.rpartition(".")[2]: frozenset(getattr(module, "ALWAYS", ())) for module in MODULES
 }
 
 
@@ -87,8 +87,8 @@ class _Names:
         return name in self._plain or self._wild.match(name) is not None
 
 
-_STRUCTURE: Final = _Names(name for module in _MODULES for name in module.STRUCTURE)
-_MANIFEST: Final = _Names(name for module in _MODULES for name in module.MANIFESTS)
+_STRUCTURE: Final = _Names(name for module in MODULES for name in module.STRUCTURE)
+_MANIFEST: Final = _Names(name for module in MODULES for name in module.MANIFESTS)
 
 
 def is_structural(path: str) -> bool:
@@ -153,8 +153,8 @@ def discover(seen: Files, contents: Mapping[str, bytes]) -> Discovery:
 
 def _manifests(seen: Files) -> tuple[dict[ModuleType, list[str]], list[Reason]]:
     """For each module the files that make its projects; and which of them are not looked at, for being too many."""
-    found: dict[ModuleType, list[str]] = {module: [] for module in _MODULES}
-    patterns = {module: _Names(module.MANIFESTS) for module in _MODULES}
+    found: dict[ModuleType, list[str]] = {module: [] for module in MODULES}
+    patterns = {module: _Names(module.MANIFESTS) for module in MODULES}
     oversized: list[str] = []
     for path in seen.paths:
         name = path.rpartition("/")[2]

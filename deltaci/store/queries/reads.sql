@@ -250,7 +250,7 @@ WHERE run_id = ? AND is_duplicate ORDER BY id;
 -- name: owed_of_run
 -- Debts of a run and of its jobs' attempts; a job's keys are those between the colons after its id.
 SELECT key, effect, generation, due_at_ms, tries, error, is_refused FROM outbox
-WHERE key IN ('plan:' || :run_id, 'report:' || :run_id)
+WHERE key IN ('plan:' || :run_id, 'report:' || :run_id, 'recipe:' || :run_id)
 UNION ALL
 SELECT outbox.key, outbox.effect, outbox.generation, outbox.due_at_ms, outbox.tries, outbox.error, outbox.is_refused
 FROM job JOIN outbox ON outbox.key > 'analyze:' || job.id || ':' AND outbox.key < 'analyze:' || job.id || ';'

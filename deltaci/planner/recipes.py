@@ -1,0 +1,54 @@
+"""Projects from a recipe instead of discovery, as long as the structure of the repository is the one it was made for.
+
+Rule 1: a recipe is used only where discovery would find the same: equal fingerprints, and the same program.
+Rule 2: explicit configuration wins over recipes; nothing here is asked when there is one.
+"""
+
+import hashlib
+from functools import cache
+from typing import NamedTuple
+
+from deltaci import VERSION
+from deltaci.domain.blueprint import Blueprint
+from deltaci.domain.plan import Reason, Source
+from deltaci.domain.recipe import Kept, RecipeState
+from deltaci.planner.discovery import discover
+from deltaci.planner.graph import ProjectGraph
+from deltaci.planner.survey import Structure
+
+
+class Found(NamedTuple):
+    """The projects, where they come from, what there is to say, and what a recipe is made of if the plan works."""
+
+    graph: ProjectGraph
+    source: Source
+    reasons: tuple[Reason, ...]
+    blueprint: Blueprint
+
+
+def fingerprint(structure: Structure) -> str:
+    """Equal as long as discovery, by this program, finds the same: that of the structure, and that of the program."""
+    return f"{structure.fingerprint}-{_program()}"
+
+
+@cache
+def _program() -> str:
+    """8 hex digits that change with the release and with the ecosystems: a newer discovery may find more."""
+    known = [f"{each.__name__} {each.STRUCTURE} {each.MANIFESTS}" for each in discover.MODULES]
+    return hashlib.sha256("\n".join((VERSION, *known)).encode()).hexdigest()[:8]
+
+
+def found(structure: Structure, kept: Kept | None) -> Found:
+    """The projects of a commit: from the newest recipe of its repository if it holds, otherwise as discovered."""
+    discovery, now = structure.discovery, fingerprint(structure)
+    if kept is None or kept.recipe.state is not RecipeState.ACTIVE or kept.recipe.fingerprint != now:
+        blueprint = Blueprint(fingerprint=now, projects=discovery.projects, reasons=discovery.reasons)
+        return Found(structure.graph, "discovery", discovery.reasons, blueprint)
+    recipe = kept.recipe
+    made = f"made by {recipe.made_by}" + (f", last confirmed by {recipe.confirmed_by}" if recipe.confirmed_by else "")
+    text = f"version {recipe.version} of the recipe, {made}, is used: the structure of the repository is equal"
+    why = Reason(rule="recipe", text=text)
+    projects = kept.blueprint.projects
+    graph = structure.graph if projects == discovery.projects else ProjectGraph(projects)
+    blueprint = Blueprint(fingerprint=recipe.fingerprint, recipe=recipe.version)
+    return Found(graph, "recipe", (why, *kept.blueprint.reasons), blueprint)

@@ -1,0 +1,127 @@
+"""Plans from recipes: used while discovery would find the same, and never above a configuration."""
+
+import msgspec
+import pytest
+
+from deltaci.domain.blueprint import Blueprint, digest
+from deltaci.domain.plan import Plan
+from deltaci.domain.recipe import Kept, Recipe, RecipeState
+from deltaci.planner.planner import Planner
+from tests.planner.memory_view import MemoryView, changed
+
+pytestmark = pytest.mark.anyio
+
+FILES = {
+    "api/go.mod": "module shop/api\n",
+    "api/main.go": "package main\n",
+    "api/main_test.go": "package main\n",
+    "web/package.json": '{"name": "web", "scripts": {"test": "vitest"}}',
+    "web/a.js": "",
+    "vendor/x/go.mod": "module x\n",
+}
+
+
+async def plan_of(view: MemoryView, *paths: str, recipe: Kept | None = None) -> Plan:
+    return await Planner().plan(view, changed(*paths) if paths else None, base_sha="b" * 40, recipe=recipe)
+
+
+def kept(blueprint: Blueprint, state: RecipeState = RecipeState.ACTIVE) -> Kept:
+    """A recipe of `blueprint`."""
+    recipe = Recipe(
+        repo_id="repo_1",
+        version=3,
+        fingerprint=blueprint.fingerprint,
+        blueprint_digest=digest(blueprint),
+        projects_count=len(blueprint.projects),
+        jobs_count=2,
+        state=state,
+        reason="it failed" if state is RecipeState.STALE else "",
+        revision=1,
+        made_by="run_made",
+        made_at_ms=1,
+        last_run_id="run_confirmed",
+        confirmed_by="run_confirmed",
+        at_ms=1,
+    )
+    return Kept(recipe, blueprint)
+
+
+async def discovered(files: dict[str, str] = FILES) -> tuple[Plan, Blueprint]:
+    plan = await plan_of(MemoryView(files))
+    assert plan.blueprint is not None
+    return plan, plan.blueprint
+
+
+@pytest.mark.parametrize("paths", [(), ("api/main.go",), ("web/a.js",), ("README.md",)])
+async def test_a_recipe_gives_the_plan_that_discovery_would(paths: tuple[str, ...]) -> None:
+    """The same jobs, skips and cache keys, whatever changed; the plan names version and runs."""
+    _, blueprint = await discovered()
+    expected = await plan_of(MemoryView(FILES), *paths)
+
+    plan = await plan_of(MemoryView(FILES), *paths, recipe=kept(blueprint))
+
+    assert ("recipe", expected.jobs, expected.projects) == (plan.source, plan.jobs, plan.projects)
+    (why,) = [reason.text for reason in plan.reasons if reason.rule == "recipe"]
+    assert all(word in why for word in ("version 3", "run_made", "run_confirmed"))
+    assert "left-out" in {reason.rule for reason in plan.reasons}
+    assert plan.blueprint == Blueprint(fingerprint=blueprint.fingerprint, recipe=3)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"web/package.json": '{"name": "web", "scripts": {"test": "jest"}}'},
+        {"tool/go.mod": "module shop/tool\n"},
+        {"web/yarn.lock": ""},
+    ],
+    ids=["manifest", "project", "lock"],
+)
+async def test_another_structure_is_discovered(more: dict[str, str]) -> None:
+    """A manifest that changed, a project more, another package manager."""
+    _, blueprint = await discovered()
+    files = {**FILES, **more}
+
+    plan = await plan_of(MemoryView(files), recipe=kept(blueprint))
+
+    assert plan == (await discovered(files))[0]
+    assert plan.source == "discovery"
+
+
+async def test_a_change_of_sources_alone_keeps_the_recipe() -> None:
+    """The fingerprint is of the structure."""
+    _, blueprint = await discovered()
+    files = {**FILES, "api/main.go": "package main // other\n", "web/b.js": "1"}
+
+    plan = await plan_of(MemoryView(files), recipe=kept(blueprint))
+
+    assert plan.source == "recipe"
+
+
+async def test_a_stale_recipe_is_not_used() -> None:
+    """What failed is discovered afresh."""
+    plan, blueprint = await discovered()
+
+    assert plan == await plan_of(MemoryView(FILES), recipe=kept(blueprint, RecipeState.STALE))
+
+
+async def test_a_recipe_of_another_program_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newer discovery may find more in the same files."""
+    _, blueprint = await discovered()
+    monkeypatch.setattr("deltaci.planner.recipes._program", lambda: "newer")
+
+    plan = await plan_of(MemoryView(FILES), recipe=kept(blueprint))
+
+    assert plan.source == "discovery"
+    assert plan.blueprint is not None
+    assert plan.blueprint.fingerprint != blueprint.fingerprint
+
+
+async def test_a_configuration_is_above_every_recipe() -> None:
+    """And its run makes none."""
+    _, blueprint = await discovered()
+    files = {**FILES, "deltaci.yaml": "version: 1\njobs: {a: {steps: [make]}}\n"}
+    same = msgspec.structs.replace(blueprint, fingerprint=blueprint.fingerprint)
+
+    plan = await plan_of(MemoryView(files), recipe=kept(same))
+
+    assert (plan.source, [job.name for job in plan.jobs], plan.blueprint) == ("configuration", ["a"], None)

@@ -13,11 +13,14 @@ from typing import Final
 import msgspec
 
 from deltaci.domain.plan import JOBS_MAX, MATRIX_MAX, Artifact, Cache, PlannedJob, Step, first_cycle
+from deltaci.planner.configuration.expressions import ExpressionInvalid, fill
+from deltaci.planner.configuration.problems import Problems
+from deltaci.planner.configuration.reading import read
+from deltaci.planner.configuration.shape import LABEL, At, JobSpec, MatrixSpec, StepSpec, Text
+from deltaci.planner.configuration.values import outside
 from deltaci.planner.errors import ConfigurationInvalid, Problem, printable
-from deltaci.planner.expressions import ExpressionInvalid, fill
 from deltaci.planner.globs import GlobInvalid
 from deltaci.planner.repository import Files
-from deltaci.planner.schema import At, JobSpec, MatrixSpec, Problems, StepSpec, Text, outside, read
 from deltaci.planner.yaml_nodes import parse
 
 FILE: Final = "deltaci.yaml"
@@ -29,7 +32,6 @@ STEP_NAME_CHARACTERS_MAX: Final = 60
 _COMBINATIONS_MAX: Final = 16 * MATRIX_MAX
 _ARTIFACT_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .+=@()-]{0,99}", re.ASCII)
 _CACHE_KEY: Final = re.compile(r"[\x21-\x7e]{1,200}")
-_LABEL: Final = re.compile(r"\S{1,100}")
 
 
 class ConfiguredJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,7 +213,7 @@ class _Expansion:
 
     def _label(self, label: Text, matrix: Mapping[str, str]) -> str:
         text = self._fill(label, matrix)
-        if not _LABEL.fullmatch(text):
+        if not LABEL.fullmatch(text):
             self._problems.add(label.at, f"{printable(text)!r} is not a label: 1 to 100 characters and no white space")
         return text
 

@@ -116,7 +116,7 @@ FirstState: TypeAlias = Literal[JobState.BLOCKED, JobState.QUEUED, JobState.SKIP
 
 
 class JobCreated(_Event, frozen=True, kw_only=True):
-    """`state` is BLOCKED, QUEUED or, with an `end_reason`, SKIPPED."""
+    """`state` is BLOCKED, QUEUED or, with an `end_reason`, SKIPPED. `concurrency`: its group, empty for none."""
 
     job_id: str
     run_id: str
@@ -129,6 +129,7 @@ class JobCreated(_Event, frozen=True, kw_only=True):
     timeout_ms: int
     state: JobState
     end_reason: EndReason | None = None
+    concurrency: str = ""
 
 
 class JobReleased(_Event, frozen=True, kw_only=True):

@@ -49,6 +49,7 @@ INVARIANTS: Final[Mapping[int, str]] = {
     21: "No secret is ever found in events, tables, logs, audit, metrics, traces or answers.",
     22: "Nothing of one repository is visible through another's rights.",
     23: "An entity that keeps crashing is quarantined and visible; all others go on.",
+    24: "Of the jobs of a repository with the same concurrency group, at most one has a live lease.",
 }
 
 # What cannot be decided from what is stored and said: where it is proven instead.

@@ -28,6 +28,7 @@ from deltaci.gateway.house import House
 from deltaci.metrics import ActorTelemetry, Telemetry
 from deltaci.orchestrator.orchestrator import running
 from deltaci.orchestrator.ports import Policy
+from deltaci.planner.occasion import Occasion
 from deltaci.planner.service import RepositoryPlanner
 from deltaci.reporter.reporter import ResultsPort, StatusReporter
 from deltaci.reporter.results import GitDocuments, GitHubResults
@@ -93,6 +94,7 @@ class PlannerPort:
             base_sha=trigger.base_sha,
             is_pull_request=trigger.kind == "pull_request",
             is_trusted=not trigger.is_fork,
+            occasion=Occasion(kind=trigger.kind, ref=trigger.ref, labels=trigger.labels),
         )
 
 

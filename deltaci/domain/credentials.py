@@ -78,3 +78,13 @@ PRIVATE_KEY_MARK: Final = re.compile(r"-----(?P<edge>BEGIN|END) [A-Z0-9 ]{0,40}P
 PRIVATE_KEY_LINES_MAX: Final = 400
 PRIVATE_KEY_RUN: Final = re.compile(r"[A-Za-z0-9+/=]{20}", re.ASCII)
 PRIVATE_KEY_BODY: Final = re.compile(r"\s{0,40}(?:[A-Za-z0-9+/=]{8,}+|[A-Za-z-]{1,40}: [^\n]{0,200})\s{0,8}", re.ASCII)
+
+
+CERTAIN: Final = tuple(pattern for pattern in PATTERNS if pattern.is_certain)
+
+
+def masked(text: str) -> str:
+    """`text` without what is certainly a credential, for messages that quote what somebody wrote."""
+    for pattern in CERTAIN:
+        text = pattern.expression.sub(lambda match: (match.groupdict().get("keep") or "") + MASK, text)
+    return text

@@ -14,17 +14,22 @@ import anyio.to_thread
 import msgspec
 
 from deltaci.domain.plan import JOBS_MAX, Plan, PlannedJob, Reason
-from deltaci.planner.configuration import FILE, is_present, load
+from deltaci.planner import reports
+from deltaci.planner.configuration import FILE, Configuration, configure, is_present
+from deltaci.planner.configuration.shape import FullRun
 from deltaci.planner.construction import jobs_of, projects_of
 from deltaci.planner.discovery.discover import discover, structure, wanted
 from deltaci.planner.discovery.project import MANIFEST_BYTES_MAX
 from deltaci.planner.errors import ConfigurationInvalid, PlanFailed, Problem, printable
 from deltaci.planner.graph import ProjectGraph
-from deltaci.planner.impact import Difference, of_configured, of_projects
+from deltaci.planner.impact import Difference, Named, of_configured, of_projects
+from deltaci.planner.named_projects import resolve
+from deltaci.planner.occasion import Occasion, full_run
 from deltaci.planner.repository import Change, Files, RepositoryView, changed_paths
 from deltaci.planner.yaml_nodes import BYTES_MAX
 
 PLAN_MS_DEFAULT: Final = 30_000
+NO_OCCASION: Final = Occasion()
 T = TypeVar("T")
 
 
@@ -44,12 +49,14 @@ class Planner:
         base_sha: str | None,
         unknown_because: str | None = None,
         configuration_view: RepositoryView | None = None,
+        occasion: Occasion = NO_OCCASION,
     ) -> Plan:
         """What should run for the commit of `view`.
 
         Args:
             changes: the difference to `base_sha`; None if it is unknown, and then everything runs.
             unknown_because: why it is unknown, as half a sentence for people.
+            occasion: what brought the run about; it may be a reason to run everything.
             configuration_view: where `deltaci.yaml` is read instead, for changes whose author is not trusted with it.
         Returns:
             A plan in topological order. It has no jobs if there is no configuration and nothing was discovered; its
@@ -60,7 +67,7 @@ class Planner:
         """
         try:
             with anyio.fail_after(self._plan_ms / 1000):
-                return await self._plan(view, changes, base_sha, unknown_because, configuration_view)
+                return await self._plan(view, changes, base_sha, unknown_because, configuration_view, occasion)
         except TimeoutError as error:
             text = f"planning commit {view.commit_sha} took longer than {self._plan_ms} ms (setting plan_ms)"
             raise PlanFailed(f"{text}; a deltaci.yaml with fewer patterns and jobs is faster") from error
@@ -72,6 +79,7 @@ class Planner:
         base_sha: str | None,
         unknown_because: str | None,
         configuration_view: RepositoryView | None,
+        occasion: Occasion,
     ) -> Plan:
         files = await in_thread(lambda: Files(view.entries()))
         difference = Difference(paths=None if changes is None else changed_paths(changes))
@@ -85,18 +93,26 @@ class Planner:
                 text = f"the file has {source_files.size(FILE)} bytes; at most {BYTES_MAX} are accepted"
                 raise ConfigurationInvalid((Problem(file=FILE, text=text),))
             data = (await source.read_many([FILE], bytes_max=BYTES_MAX))[FILE]
+            configuration = await in_thread(lambda: configure(data, files, jobs_max=self._jobs_max))
+            difference = msgspec.structs.replace(difference, full_run=full_run(configuration.full_run, occasion))
+            manifests = await _manifests(view, files) if configuration.names_projects else {}
             return await in_thread(
                 lambda: from_configuration(
-                    data, files, difference, view.commit_sha, base_sha, notes, jobs_max=self._jobs_max
+                    configuration, files, difference, view.commit_sha, base_sha, notes, contents=manifests
                 )
             )
-        paths = await in_thread(lambda: wanted(structure(files)))
-        contents = await view.read_many(paths, bytes_max=MANIFEST_BYTES_MAX)
+        difference = msgspec.structs.replace(difference, full_run=full_run(FullRun(), occasion))
+        contents = await _manifests(view, files)
         return await in_thread(
             lambda: from_discovery(
                 contents, files, difference, view.commit_sha, base_sha, notes, jobs_max=self._jobs_max
             )
         )
+
+
+async def _manifests(view: RepositoryView, files: Files) -> dict[str, bytes]:
+    paths = await in_thread(lambda: wanted(structure(files)))
+    return await view.read_many(paths, bytes_max=MANIFEST_BYTES_MAX)
 
 
 async def in_thread(call: Callable[[], T]) -> T:
@@ -112,17 +128,22 @@ def _borrowed(view: RepositoryView, source: RepositoryView) -> Reason:
 
 
 def from_configuration(
-    data: bytes,
+    configuration: Configuration,
     files: Files,
     difference: Difference,
     commit_sha: str,
     base_sha: str | None,
     notes: tuple[Reason, ...] = (),
     *,
-    jobs_max: int = JOBS_MAX,
+    contents: Mapping[str, bytes],
 ) -> Plan:
-    """The plan of a configuration: a pure function. Raises ConfigurationInvalid."""
-    jobs = of_configured(load(data, files, jobs_max=jobs_max), difference)
+    """The plan of a configuration: a pure function. Raises ConfigurationInvalid and PlanFailed.
+
+    Args:
+        contents: of the manifests, if the configuration names projects.
+    """
+    named = named_projects(configuration, files, contents, difference) if configuration.names_projects else None
+    jobs = tuple(map(reports.kept, of_configured(configuration.jobs, difference, named)))
     count = f"{len(jobs)} job{'s' if len(jobs) != 1 else ''}"
     why = Reason(rule="configuration", file=FILE, text=f"{FILE} describes {count}")
     return Plan(
@@ -132,7 +153,18 @@ def from_configuration(
         jobs=in_order(jobs),
         reasons=(why, *notes, *_base(difference)),
         changed_files_count=None if difference.paths is None else len(difference.paths),
+        projects=() if named is None else projects_of(named.graph, named.touched),
     )
+
+
+def named_projects(
+    configuration: Configuration, files: Files, contents: Mapping[str, bytes], difference: Difference
+) -> Named:
+    """The projects of the commit, which of them jobs name, and which are touched. Raises ConfigurationInvalid."""
+    graph = ProjectGraph(discover(structure(files), contents).projects)
+    of_job = resolve(configuration.jobs, graph)
+    touched, _ = of_projects(graph, difference, configuration.documentation)
+    return Named(graph=graph, of_job=of_job, touched=touched)
 
 
 def from_discovery(
@@ -149,7 +181,7 @@ def from_discovery(
     discovery = discover(structure(files), contents)
     graph = ProjectGraph(discovery.projects)
     touched, skip = of_projects(graph, difference)
-    jobs, told = jobs_of(graph, touched, skip, files, jobs_max=jobs_max)
+    found, told = jobs_of(graph, touched, skip, files, jobs_max=jobs_max)
     if any(project.jobs for project in discovery.projects):
         roots = sorted({project.root for project in discovery.projects})
         shown = ", ".join(printable(root) for root in roots[:5]) + (", ..." if len(roots) > 5 else "")
@@ -161,7 +193,7 @@ def from_discovery(
         commit_sha=commit_sha,
         base_sha=base_sha if difference.paths is not None else None,
         source="discovery",
-        jobs=in_order(jobs),
+        jobs=in_order(tuple(map(reports.kept, found))),
         reasons=(why, *notes, *discovery.reasons, *told, *_base(difference)),
         changed_files_count=None if difference.paths is None else len(difference.paths),
         projects=projects_of(graph, touched),

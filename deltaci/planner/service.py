@@ -11,7 +11,8 @@ from deltaci.domain.plan import JOBS_MAX, Plan
 from deltaci.forge.git_command import DEFAULT_PROTOCOLS
 from deltaci.forge.mirror import Change, CommitView, Mirror, MirrorError, MirrorLimits, Mirrors
 from deltaci.planner.errors import PlanFailed, PlanUnavailable
-from deltaci.planner.planner import PLAN_MS_DEFAULT, Planner
+from deltaci.planner.occasion import Occasion
+from deltaci.planner.planner import NO_OCCASION, PLAN_MS_DEFAULT, Planner
 
 _NO_COMMIT: Final[Mapping[str, str]] = {
     "": "no base was given",
@@ -55,6 +56,7 @@ class RepositoryPlanner:
         is_pull_request: bool = False,
         is_trusted: bool = True,
         authorization: str | None = None,
+        occasion: Occasion = NO_OCCASION,
     ) -> Plan:
         """What should run for a commit.
 
@@ -67,6 +69,7 @@ class RepositoryPlanner:
             base_ref: where `base_sha` was seen, for pull requests; a hint as well.
             is_trusted: False for changes from people who may not write to the repository: then `deltaci.yaml` is
                 taken from `base_sha`, which must be known.
+            occasion: what brought the run about; it may be a reason to run everything.
             authorization: HTTP Authorization header value for fetching.
         Raises:
             ConfigurationInvalid: `deltaci.yaml` cannot be used; carries all problems.
@@ -86,6 +89,7 @@ class RepositoryPlanner:
                 base_sha=start,
                 unknown_because=unknown_because,
                 configuration_view=configuration_view,
+                occasion=occasion,
             )
         except MirrorError as error:
             if error.is_retryable:

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Final
 
+from deltaci.domain.credentials import masked
 from deltaci.planner.configuration.shape import At
 from deltaci.planner.errors import PROBLEMS_MAX, Problem, printable
 
@@ -24,7 +25,8 @@ class Problems:
         """Note one problem."""
         if not self.is_full:
             key = printable(at.key, length_max=120)
-            self._found.append(Problem(file=self.file, line=at.line, column=at.column, key=key, text=text))
+            problem = Problem(file=self.file, line=at.line, column=at.column, key=masked(key), text=masked(text))
+            self._found.append(problem)
 
     def found(self) -> tuple[Problem, ...]:
         """All problems, in the order of the file."""

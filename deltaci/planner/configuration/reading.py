@@ -4,23 +4,26 @@ Rule 1: what is not described in `shape` is a problem, with the nearest name tha
 Rule 2: a problem never ends the reading; the author sees all of them at once.
 """
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Final, Literal
 
 from deltaci.domain.plan import Policy
+from deltaci.planner.configuration import keys
+from deltaci.planner.configuration.keys import names
 from deltaci.planner.configuration.problems import Problems
 from deltaci.planner.configuration.shape import (
-    DEFAULTS_KEYS,
+    AXIS_CHARACTERS_MAX,
     ENV_NAME,
-    JOB_KEYS,
+    GROUP,
     JOB_NAME,
     PRIORITY_MAX,
     RETRIES_MAX,
-    STEP_KEYS,
     STEPS_MAX,
-    TOP_KEYS,
     VALUE_CHARACTERS_MAX,
     Defaults,
+    FileSpec,
     FilesSpec,
+    FullRun,
     JobSpec,
     MatrixSpec,
     StepSpec,
@@ -28,19 +31,31 @@ from deltaci.planner.configuration.shape import (
 )
 from deltaci.planner.configuration.values import Values, place
 from deltaci.planner.errors import printable
+from deltaci.planner.globs import GlobInvalid, Globs
 from deltaci.planner.yaml_nodes import Fields, Items, Node, Scalar
 
+AXIS_TEXT: Final = f"an axis is named by up to {AXIS_CHARACTERS_MAX} letters, digits and _, not starting with a digit"
+GROUP_TEXT: Final = "a group is named by 1 to 100 letters, digits, spaces and _ . : / + -"
 
-def read(root: Node, problems: Problems) -> tuple[JobSpec, ...]:
-    """The jobs of a configuration, in the order written; if `problems` has any after it, they are a guess."""
+
+def read(root: Node, problems: Problems) -> FileSpec:
+    """A configuration, its jobs in the order written; if `problems` has any after it, it is a guess."""
     reader = Reader(problems)
-    top = reader.fields(root, "", TOP_KEYS, "'version', 'jobs', 'env' and 'defaults'")
+    top = reader.fields(root, "", names(keys.TOP), "a mapping with 'version' and 'jobs'")
     if top is None:
-        return ()
+        return FileSpec()
     reader.version(top)
     env = reader.env(top.get("env"), "env")
     defaults = reader.defaults(top.get("defaults"), env)
-    jobs = top.get("jobs")
+    return FileSpec(
+        full_run=reader.full_run(top.get("full_run")),
+        documentation=_plain(reader.globs(top.get("documentation"), "documentation", can_only_take_back=True)),
+        jobs=_jobs(reader, top, defaults),
+    )
+
+
+def _jobs(reader: "Reader", top: Fields, defaults: Defaults) -> tuple[JobSpec, ...]:
+    problems, jobs = reader.problems, top.get("jobs")
     if jobs is None:
         problems.add(place(top, "jobs"), "missing; a configuration has at least one job")
         return ()
@@ -58,6 +73,10 @@ def read(root: Node, problems: Problems) -> tuple[JobSpec, ...]:
     return tuple(spec for spec in specs if spec is not None)
 
 
+def _plain(texts: Sequence[Text]) -> tuple[str, ...]:
+    return tuple(text.text for text in texts)
+
+
 class Reader(Values):
     """Reads the mappings that a configuration is made of."""
 
@@ -71,7 +90,7 @@ class Reader(Values):
 
     def defaults(self, node: Node | None, env: dict[str, Text]) -> Defaults:
         """The `defaults` mapping, with the top-level `env`."""
-        fields = self.fields(node, "defaults", DEFAULTS_KEYS, "labels, timeout, retries and workdir")
+        fields = self.fields(node, "defaults", names(keys.DEFAULTS), "labels, timeout, retries and workdir")
         if fields is None:
             return Defaults(env=env)
         return Defaults(
@@ -82,10 +101,32 @@ class Reader(Values):
             env=env,
         )
 
+    def full_run(self, node: Node | None) -> FullRun:
+        """When everything runs; what is left out keeps its default."""
+        fields = self.fields(node, "full_run", names(keys.FULL_RUN), "a mapping with branches, labels and schedule")
+        if fields is None:
+            return FullRun()
+        branches = self.texts(fields.get("branches"), "full_run.branches", "branches such as 'release/*'")
+        for branch in branches:
+            try:
+                Globs((f"/{branch.text}",))
+            except GlobInvalid as error:
+                self.problems.add(branch.at, str(error))
+            if branch.text.startswith("!"):
+                self.problems.add(branch.at, "a branch is named by a pattern without '!'")
+        labels = fields.get("labels")
+        return FullRun(
+            branches=_plain(branches),
+            labels=FullRun().labels
+            if labels is None
+            else _plain(self.texts(labels, "full_run.labels", "labels of pull requests")),
+            is_scheduled=self.boolean(fields.get("schedule"), "full_run.schedule", default=True),
+        )
+
     def job(self, key: Scalar, node: Node, defaults: Defaults) -> JobSpec | None:
         """One job; None if it is not a mapping at all."""
         prefix = f"jobs.{key.text}"
-        fields = self.fields(node, prefix, JOB_KEYS, "a mapping with at least 'steps'")
+        fields = self.fields(node, prefix, names(keys.JOB), "a mapping with at least 'steps'")
         if fields is None:
             return None
         workdir = self.directory(fields.get("workdir"), f"{prefix}.workdir", defaults.workdir)
@@ -101,12 +142,41 @@ class Reader(Values):
             retries=self.integer(fields.get("retries"), f"{prefix}.retries", defaults.retries, (0, RETRIES_MAX)),
             policy=self.policy(fields, prefix),
             priority=self.integer(fields.get("priority"), f"{prefix}.priority", 0, (-PRIORITY_MAX, PRIORITY_MAX)),
+            concurrency=self.group(fields.get("concurrency"), f"{prefix}.concurrency"),
             paths=self.globs(fields.get("paths"), f"{prefix}.paths"),
             paths_ignore=self.globs(fields.get("paths_ignore"), f"{prefix}.paths_ignore"),
+            projects=self.projects(fields, prefix),
+            reports=self.reports(fields.get("reports"), f"{prefix}.reports"),
             artifacts=self.files(fields.get("artifacts"), f"{prefix}.artifacts", "name"),
             caches=self.files(fields.get("caches"), f"{prefix}.caches", "key"),
             matrix=self.matrix(fields.get("matrix"), f"{prefix}.matrix"),
         )
+
+    def group(self, node: Node | None, key: str) -> Text | None:
+        """The name of a concurrency group."""
+        text = self.text(node, key, "the name of a group, such as 'deploy'")
+        if text is not None and "${{" not in text.text and not GROUP.fullmatch(text.text):
+            self.problems.add(text.at, GROUP_TEXT)
+        return text
+
+    def projects(self, job: Fields, prefix: str) -> tuple[Text, ...]:
+        """Directories or ids of projects; whether they are there is known only with the repository."""
+        node = job.get("projects")
+        projects = self.texts(node, f"{prefix}.projects", "directories of projects")
+        if node is not None and isinstance(node, Items) and not node.items:
+            self.problems.add(place(node, f"{prefix}.projects"), "an empty list; remove the key, or name projects")
+        ignored = job.get("paths_ignore")
+        if projects and ignored is not None and job.get("paths") is None:
+            text = "with 'projects' it narrows 'paths', and there is none; use 'documentation' at the top, or remove it"
+            self.problems.add(place(ignored, f"{prefix}.paths_ignore"), text)
+        return projects
+
+    def reports(self, node: Node | None, key: str) -> tuple[Text, ...]:
+        """Globs of JUnit XML files."""
+        reports = self.texts(node, key, "paths such as 'reports/*.xml'")
+        for report in reports:
+            self.check_inside(report)
+        return reports
 
     def steps(self, job: Fields, prefix: str, workdir: str) -> tuple[StepSpec, ...]:
         """The steps, each a script or a mapping with `run`."""
@@ -129,7 +199,7 @@ class Reader(Values):
         if isinstance(node, Scalar):
             run = self.script(node, key)
             return None if run is None else StepSpec(name=None, run=run, env={}, workdir=workdir)
-        fields = self.fields(node, key, STEP_KEYS, "a script, or a mapping with 'run'")
+        fields = self.fields(node, key, names(keys.STEP), "a script, or a mapping with 'run'")
         if fields is None:
             return None
         if fields.get("run") is None:
@@ -161,10 +231,8 @@ class Reader(Values):
             at = place(short, f"{prefix}.allow_failure")
             if node is not None:
                 self.problems.add(at, "'policy' says this already; keep one of the two")
-            elif isinstance(short, Scalar) and short.text in ("true", "false"):
-                policy = "allow_failure" if short.text == "true" else "required"
-            else:
-                self.problems.add(at, "write true or false")
+            elif self.boolean(short, f"{prefix}.allow_failure", default=False):
+                policy = "allow_failure"
         return policy
 
     def files(self, node: Node | None, key: str, naming: Literal["name", "key"]) -> tuple[FilesSpec, ...]:
@@ -172,7 +240,8 @@ class Reader(Values):
         found = []
         for index, item in enumerate(self.items(node, key, f"a list of mappings with '{naming}' and 'paths'")):
             where = f"{key}[{index}]"
-            fields = self.fields(item, where, (naming, "paths"), f"a mapping with '{naming}' and 'paths'")
+            table = keys.ARTIFACT if naming == "name" else keys.CACHE
+            fields = self.fields(item, where, names(table), f"a mapping with '{naming}' and 'paths'")
             if fields is None:
                 continue
             for required in (naming, "paths"):
@@ -236,9 +305,10 @@ class Reader(Values):
         return tuple(combinations)
 
     def _check_axis(self, name: Scalar, key: str) -> None:
-        if not ENV_NAME.fullmatch(name.text) or len(name.text) > 50:
+        if not ENV_NAME.fullmatch(name.text) or len(name.text) > AXIS_CHARACTERS_MAX:
             self.problems.add(
-                place(name, key), "an axis is named by up to 50 letters, digits and _, not starting with a digit"
+                place(name, key),
+                AXIS_TEXT,
             )
 
     def _check_value(self, text: Text) -> None:

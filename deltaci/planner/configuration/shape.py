@@ -1,6 +1,6 @@
-"""The shape of `deltaci.yaml`: which keys there are, how large everything may be, and a job as it was written.
+"""The shape of `deltaci.yaml`: how large everything may be, what names look like, and a job as it was written.
 
-Rule: these tables are the only place that knows a key or a limit.
+Rule: nobody else knows a limit; the keys are in `keys`.
 """
 
 import re
@@ -17,17 +17,13 @@ RETRIES_MAX: Final = 10
 PRIORITY_MAX: Final = 100
 TIMEOUT_MS_MAX: Final = 24 * 3_600_000
 VALUE_CHARACTERS_MAX: Final = 200
+AXIS_CHARACTERS_MAX: Final = 50
+FULL_RUN_LABEL: Final = "full-ci"
 
-TOP_KEYS: Final = ("version", "env", "defaults", "jobs")
-DEFAULTS_KEYS: Final = ("labels", "timeout", "retries", "workdir")
-JOB_KEYS: Final = (
-    *("steps", "needs", "labels", "env", "workdir", "timeout", "retries", "policy", "allow_failure", "priority"),
-    *("paths", "paths_ignore", "artifacts", "caches", "matrix"),
-)
-STEP_KEYS: Final = ("name", "run", "env", "workdir")
 ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 JOB_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_ .:/+-]{0,98}[A-Za-z0-9_+])?", re.ASCII)
 LABEL: Final = re.compile(r"\S{1,100}")
+GROUP: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .:/+-]{0,99}", re.ASCII)
 DURATION: Final = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?", re.ASCII)
 
 
@@ -84,8 +80,11 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     retries: int = 0
     policy: Policy = "required"
     priority: int = 0
-    paths: tuple[str, ...] = ()
-    paths_ignore: tuple[str, ...] = ()
+    concurrency: Text | None = None
+    paths: tuple[Text, ...] = ()
+    paths_ignore: tuple[Text, ...] = ()
+    projects: tuple[Text, ...] = ()
+    reports: tuple[Text, ...] = ()
     artifacts: tuple[FilesSpec, ...] = ()
     caches: tuple[FilesSpec, ...] = ()
     matrix: MatrixSpec | None = None
@@ -99,3 +98,19 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
     retries: int = 0
     workdir: str = "."
     env: dict[str, Text] = {}
+
+
+class FullRun(msgspec.Struct, frozen=True, kw_only=True):
+    """When everything runs, whatever changed: pushes to branches, pull requests with a label, scheduled runs."""
+
+    branches: tuple[str, ...] = ()
+    labels: tuple[str, ...] = (FULL_RUN_LABEL,)
+    is_scheduled: bool = True
+
+
+class FileSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A configuration as written."""
+
+    jobs: tuple[JobSpec, ...] = ()
+    full_run: FullRun = FullRun()
+    documentation: tuple[str, ...] = ()

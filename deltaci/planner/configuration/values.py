@@ -92,9 +92,18 @@ class Values:
             return default
         return value
 
-    def globs(self, node: Node | None, key: str) -> tuple[str, ...]:
+    def boolean(self, node: Node | None, key: str, *, default: bool) -> bool:
+        """`true` or `false`, and no other spelling."""
+        if node is None:
+            return default
+        if isinstance(node, Scalar) and node.text in ("true", "false"):
+            return node.text == "true"
+        self.problems.add(place(node, key), "write true or false")
+        return default
+
+    def globs(self, node: Node | None, key: str, *, can_only_take_back: bool = False) -> tuple[Text, ...]:
         """Patterns in the manner of .gitignore."""
-        patterns = []
+        patterns: list[Text] = []
         texts = self.texts(node, key, "patterns such as 'src/**'")
         if node is not None and isinstance(node, Items) and not node.items:
             self.problems.add(place(node, key), "an empty list matches no file; remove the key, or name patterns")
@@ -104,8 +113,8 @@ class Values:
             except GlobInvalid as error:
                 self.problems.add(text.at, str(error))
             else:
-                patterns.append(text.text)
-        if patterns and all(pattern.startswith("!") for pattern in patterns):
+                patterns.append(text)
+        if patterns and not can_only_take_back and all(pattern.text.startswith("!") for pattern in patterns):
             self.problems.add(
                 place(node, key) if node else texts[0].at, "only '!' patterns match no file; begin with '**'"
             )

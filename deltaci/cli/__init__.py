@@ -11,6 +11,7 @@ from deltaci import VERSION
 # In the order of `--help`: name of the command, module below this package, name in it
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "serve": ("serve", "serve"),
+    "lint": ("lint", "lint"),
     "verify": ("verify", "verify"),
     "backup": ("backup", "backup"),
     "restore": ("backup", "restore"),

@@ -30,6 +30,7 @@ from deltaci.metrics import ActorTelemetry, Telemetry
 from deltaci.orchestrator.orchestrator import running
 from deltaci.orchestrator.ports import Policy
 from deltaci.planner.advisor import Advisor, HttpAdvisor, advised
+from deltaci.planner.occasion import Occasion
 from deltaci.planner.service import RepositoryPlanner
 from deltaci.reporter.reporter import ResultsPort, StatusReporter
 from deltaci.reporter.results import GitDocuments, GitHubResults
@@ -102,6 +103,7 @@ class PlannerPort:
             is_pull_request=trigger.kind == "pull_request",
             is_trusted=not trigger.is_fork,
             recipe=recipe,
+            occasion=Occasion(kind=trigger.kind, ref=trigger.ref, labels=trigger.labels),
         )
         return await advised(plan, self._advisor, within_ms=self._advisor_ms)
 

@@ -20,6 +20,7 @@ from deltaci.gateway.house import Limits
 from deltaci.invariants import catalogue
 from deltaci.orchestrator.ports import Policy
 from deltaci.planner.bounds import Bounds
+from deltaci.planner.configuration import json_schema
 from deltaci.settings import PREFIX, Settings
 
 HERE: Final = Path(__file__).parent
@@ -146,7 +147,17 @@ def invariants_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES: Final = {"states.md": states_page, "settings.md": settings_page, "invariants.md": invariants_page}
+def configuration_schema() -> str:
+    """`deltaci.schema.json`: what `deltaci.yaml` accepts, for editors."""
+    return msgspec.json.format(msgspec.json.encode(json_schema.document()), indent=2).decode() + "\n"
+
+
+PAGES: Final = {
+    "states.md": states_page,
+    "settings.md": settings_page,
+    "invariants.md": invariants_page,
+    "deltaci.schema.json": configuration_schema,
+}
 
 
 def out_of_date(folder: Path = HERE) -> list[str]:

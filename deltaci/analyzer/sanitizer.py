@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Final
 
-from deltaci.analyzer.patterns import (
+from deltaci.domain.credentials import (
     MASK,
     PATTERNS,
     PRIVATE_KEY_BODY,

@@ -13,6 +13,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "plan": ("plan", "plan"),
     "exec": ("plan", "execute"),
     "serve": ("serve", "serve"),
+    "lint": ("lint", "lint"),
     "verify": ("verify", "verify"),
     "backup": ("backup", "backup"),
     "restore": ("backup", "restore"),

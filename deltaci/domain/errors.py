@@ -74,10 +74,10 @@ class RevisionConflict(StoreError):
     code = "revision_conflict"
 
 
-class RunCanceled(RevisionConflict):
-    """A lease may not be stored: the run's cancel is, or another writer stored the job first. Look at both."""
+class GrantKeptOut(RevisionConflict):
+    """A lease may not be stored: its run is being canceled, its group is held, or another writer was first."""
 
-    code = "run_canceled"
+    code = "grant_kept_out"
 
 
 class DuplicateKey(StoreError):

@@ -40,13 +40,14 @@ class RunKey(msgspec.Struct, frozen=True):
 
 
 class Trigger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What came from outside: a push, a pull request, or a person.
+    """What came from outside: a push, a pull request, a person, or somebody's clock.
 
     `base_sha` is the commit before a push, or the head of the target branch; None when there is none.
+    `labels` are those of the pull request when it was pushed to.
     `stream` names what a newer run of the same makes superfluous: `branch:main`, `pr:12`.
     """
 
-    kind: Literal["push", "pull_request", "manual"]
+    kind: Literal["push", "pull_request", "manual", "schedule"]
     ref: str
     commit_sha: str
     base_sha: str | None = None
@@ -56,6 +57,7 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     is_fork: bool = False
     title: str = ""
     author: str = ""
+    labels: tuple[str, ...] = ()
 
 
 class RunCreated(_Event, frozen=True, kw_only=True):
@@ -119,7 +121,7 @@ FirstState: TypeAlias = Literal[JobState.BLOCKED, JobState.QUEUED, JobState.SKIP
 
 
 class JobCreated(_Event, frozen=True, kw_only=True):
-    """`state` is BLOCKED, QUEUED or, with an `end_reason`, SKIPPED."""
+    """`state` is BLOCKED, QUEUED or, with an `end_reason`, SKIPPED. `concurrency`: its group, empty for none."""
 
     job_id: str
     run_id: str
@@ -132,6 +134,7 @@ class JobCreated(_Event, frozen=True, kw_only=True):
     timeout_ms: int
     state: JobState
     end_reason: EndReason | None = None
+    concurrency: str = ""
 
 
 class JobReleased(_Event, frozen=True, kw_only=True):

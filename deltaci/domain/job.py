@@ -71,7 +71,7 @@ class CancelIntent(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """A job as stored. `revision` is the number of its events."""
+    """A job as stored. `revision` is the number of its events; `concurrency` its group, empty for none."""
 
     id: str
     run_id: str
@@ -90,6 +90,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
     ended_at_ms: int | None = None
     end_reason: EndReason | None = None
     end_detail: str = ""
+    concurrency: str = ""
 
     def __post_init__(self) -> None:
         if self.state.is_final != (self.end_reason is not None):
@@ -215,6 +216,7 @@ def created(event: JobCreated) -> Job:
         attempts=(first,) if event.state is JobState.QUEUED else (),
         ended_at_ms=event.at_ms if event.state is JobState.SKIPPED else None,
         end_reason=event.end_reason,
+        concurrency=event.concurrency,
     )
 
 

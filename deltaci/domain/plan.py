@@ -38,7 +38,8 @@ class PlannedJob(_Frozen, frozen=True, kw_only=True):
     """One job of a plan. `name` is unique in the plan; `needs` names other jobs of it.
 
     `is_skipped` jobs are kept in the plan, so that their required checks report success with the reason. `project` is
-    the id of the project that the job is of, if it is of one; `reports` are globs of JUnit XML files.
+    the id of the project that the job is of, if it is of one; `reports` are globs of JUnit XML files. Of the jobs of a
+    repository with the same `concurrency`, at most one is with a runner at a time.
     """
 
     name: str
@@ -57,6 +58,7 @@ class PlannedJob(_Frozen, frozen=True, kw_only=True):
     is_skipped: bool = False
     reports: tuple[str, ...] = ()
     project: str | None = None
+    concurrency: str | None = None
 
 
 class PlannedProject(_Frozen, frozen=True, kw_only=True):

@@ -123,5 +123,6 @@ class WaitingReason(StrEnum):
     RETRY_BACKOFF = "retry_backoff"
     NO_RUNNER_ONLINE = "no_runner_online"
     NO_RUNNER_WITH_LABELS = "no_runner_with_labels"
+    CONCURRENCY = "concurrency"
     REPO_LIMIT = "repo_limit"
     RUNNERS_BUSY = "runners_busy"

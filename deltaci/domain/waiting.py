@@ -9,7 +9,7 @@ from deltaci.domain.states import JobState, WaitingReason
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """The code and what it is about: the needs, the labels nobody has, the instant."""
+    """The code and what it is about: the needs, the labels nobody has, the group, the instant."""
 
     reason: WaitingReason
     detail: str = ""
@@ -22,12 +22,14 @@ def waiting(
     open_needs: Sequence[str],
     runner_labels: Sequence[frozenset[str]],
     is_repo_at_limit: bool,
+    is_group_held: bool = False,
 ) -> Waiting | None:
     """Why `job` waits, or None if it does not.
 
     Args:
         open_needs: names of the jobs it needs that are not satisfied yet.
         runner_labels: the labels of each runner that is online.
+        is_group_held: another job of its concurrency group is with a runner.
     """
     if job.state is JobState.BLOCKED:
         return Waiting(WaitingReason.NEEDS, ", ".join(open_needs))
@@ -43,6 +45,8 @@ def waiting(
         everywhere = frozenset[str]().union(*runner_labels)
         missing = sorted(wanted - everywhere) or sorted(wanted)
         return Waiting(WaitingReason.NO_RUNNER_WITH_LABELS, ", ".join(missing))
+    if is_group_held:
+        return Waiting(WaitingReason.CONCURRENCY, job.concurrency)
     if is_repo_at_limit:
         return Waiting(WaitingReason.REPO_LIMIT)
     return Waiting(WaitingReason.RUNNERS_BUSY)

@@ -40,6 +40,9 @@ DELIVERY_HEADER: Final = "x-github-delivery"
 
 STARTING_ACTIONS: Final = frozenset({"opened", "synchronize", "reopened", "ready_for_review"})
 DESCRIPTION_CHARACTERS_MAX: Final = 140
+# GitHub allows 100 of at most 50 characters each
+LABELS_MAX: Final = 100
+LABEL_CHARACTERS_MAX: Final = 100
 
 _FULL_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}/[A-Za-z0-9_.-]{1,100}", re.ASCII)
 
@@ -86,7 +89,12 @@ class _Side(_Payload, frozen=True, kw_only=True):
     repo: _Named | None = None  # null when the fork was deleted
 
 
+class _Label(_Payload, frozen=True, kw_only=True):
+    name: str = ""
+
+
 class _PullRequest(_Payload, frozen=True, kw_only=True):
+    labels: list[_Label] | None = None
     head: _Side
     base: _Side
     title: str | None = None
@@ -204,9 +212,15 @@ def _read_pull_request(event: _PullRequestEvent) -> Trigger | str:
         pr_number=event.number,
         stream=f"pr:{event.number}",
         is_fork=head.repo is None or head.repo.full_name.casefold() != base_name.casefold(),
+        labels=_labels(event.pull_request),
         title=one_line(event.pull_request.title or "", TITLE_CHARACTERS_MAX),
         author=one_line(_who(event.pull_request.user), AUTHOR_CHARACTERS_MAX),
     )
+
+
+def _labels(pull_request: _PullRequest) -> tuple[str, ...]:
+    named = [label.name for label in pull_request.labels or () if label.name]
+    return tuple(sorted(one_line(name, LABEL_CHARACTERS_MAX) for name in named[:LABELS_MAX]))
 
 
 def _who(person: _Person | None) -> str:

@@ -44,11 +44,15 @@ class NewRepo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class NewRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Body of `POST /api/v1/runs`: a run that nobody pushed for. `repo` is a name."""
+    """Body of `POST /api/v1/runs`: a run that nobody pushed for. `repo` is a name.
+
+    `trigger` is `schedule` where a clock asks: then everything runs, unless the repository says otherwise.
+    """
 
     repo: str
     commit_sha: Annotated[str, msgspec.Meta(pattern=SHA)]
     ref: str = "refs/heads/main"
+    trigger: Literal["manual", "schedule"] = "manual"
     base_sha: Annotated[str, msgspec.Meta(pattern=SHA)] | None = None
 
 
@@ -153,7 +157,7 @@ async def start_run() -> Response:
     token = await _admin()
     new = await _body(NewRun)
     trigger = Trigger(
-        kind="manual", ref=full_ref(new.ref), commit_sha=new.commit_sha, base_sha=new.base_sha, author=token.label
+        kind=new.trigger, ref=full_ref(new.ref), commit_sha=new.commit_sha, base_sha=new.base_sha, author=token.label
     )
     reply = await _house().orchestrator.start_run(
         _repo(new.repo).id, trigger, user(token), key=_idempotency_key(token.id)

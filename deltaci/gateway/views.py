@@ -1,6 +1,6 @@
 """What the API shows of runs, jobs and attempts: names as in the domain, and never a lease id or its hash."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -61,6 +61,7 @@ async def whole_run(run: Run, store: Store, orchestrator: Orchestrator) -> dict[
         now_ms=orchestrator.ports.clock.now_ms(),
         runner_labels=orchestrator.hub.labels(),
         is_repo_at_limit=orchestrator.is_at_limit(run.key.repo_id),
+        is_group_held=orchestrator.is_group_held,
     )
     return {
         "run": run_view(run, repo.name if repo else ""),
@@ -79,6 +80,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     now_ms: int
     runner_labels: tuple[frozenset[str], ...]
     is_repo_at_limit: bool
+    is_group_held: Callable[[str, str], bool]
 
 
 def job_view(job: Job, around: Surroundings) -> dict[str, Any]:
@@ -91,6 +93,7 @@ def job_view(job: Job, around: Surroundings) -> dict[str, Any]:
         open_needs=[refs[need].name for need in ref.needs if not is_satisfied(refs[need], around.seen[need])],
         runner_labels=around.runner_labels,
         is_repo_at_limit=around.is_repo_at_limit,
+        is_group_held=around.is_group_held(job.repo_id, job.concurrency),
     )
     return {
         "id": job.id,
@@ -103,6 +106,7 @@ def job_view(job: Job, around: Surroundings) -> dict[str, Any]:
         "is_required": job.is_required,
         "needs": [refs[need].name for need in ref.needs],
         "labels": job.labels,
+        "concurrency": job.concurrency or None,
         "created_at_ms": job.created_at_ms,
         "ended_at_ms": job.ended_at_ms,
         "attempts": [

@@ -52,6 +52,7 @@ INVARIANTS: Final[Mapping[int, str]] = {
     23: "An entity that keeps crashing is quarantined and visible; all others go on.",
     24: "Recipes are made and confirmed by pushes to the default branch that succeeded; versions have no gaps, and "
     "only the newest is used.",
+    25: "Of the jobs of a repository with the same concurrency group, at most one has a live lease.",
 }
 
 # What cannot be decided from what is stored and said: where it is proven instead.

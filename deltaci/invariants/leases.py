@@ -4,7 +4,7 @@ from typing import Final
 
 from deltaci.domain.attempt import Attempt
 from deltaci.domain.events import AttemptEnded, AttemptLeased, AttemptMoved, LeaseAcknowledged, LeaseRenewed
-from deltaci.domain.job import Job
+from deltaci.domain.job import STARTED, Job
 from deltaci.domain.lease import LIVE
 from deltaci.domain.states import AttemptState, EndReason, LeaseState
 from deltaci.invariants.past import Change
@@ -27,6 +27,16 @@ def one_live_lease(change: Change) -> Found | None:
     if live:
         return Found(f"attempt {change.event.attempt} is leased while attempts {live} have live leases")
     return None
+
+
+def one_lease_a_group(change: Change) -> Found | None:
+    """Of the jobs of a repository with the same concurrency group, at most one has a live lease."""
+    leased: Job = change.after
+    holder = change.past.job(change.past.holders.get((leased.repo_id, leased.concurrency), ""))
+    if not leased.concurrency or holder is None or holder.id == leased.id or holder.state not in STARTED:
+        return None
+    text = f"it is leased while {holder.id} of the same group {leased.concurrency!r} is {holder.state}"
+    return Found(text, change.past.ids(holder.id))
 
 
 def only_the_holder_speaks(change: Change) -> Found | None:
@@ -88,6 +98,7 @@ def renewed_forward(change: Change) -> Found | None:
 RULES: Final = (
     Rule(5, lease_ids_unique, (AttemptLeased,)),
     Rule(5, one_live_lease, (AttemptLeased,)),
+    Rule(25, one_lease_a_group, (AttemptLeased,)),
     Rule(4, only_the_holder_speaks, (LeaseAcknowledged, LeaseRenewed, AttemptMoved, AttemptEnded)),
     Rule(4, one_result, (AttemptEnded,)),
     Rule(15, never_expired_early, (AttemptEnded,)),

@@ -68,6 +68,7 @@ class Past:
         self.results: dict[tuple[str, int], int] = {}  # job id, attempt -> entry id of the accepted result
         self.runs_by_key: dict[tuple[RunKey, int], str] = {}
         self.refusals: Counter[tuple[str, str, str]] = Counter()  # entity id, command, why -> how often audited
+        self.holders: dict[tuple[str, str], str] = {}  # repository id, concurrency group -> the job leased last
         self.logs: dict[tuple[str, int], LogSeen] = {}
         self.started_at_ms: int | None = None  # the last start of a server that was told of
         self.disturbed_at_ms = 0  # until then something kept the server from its work
@@ -100,6 +101,8 @@ class Past:
         match event:
             case AttemptLeased():
                 self.leases.setdefault(event.lease_hash, (entry.entity_id, event.attempt, entry.id))
+                if change.after.concurrency:
+                    self.holders[change.after.repo_id, change.after.concurrency] = entry.entity_id
             case AttemptEnded() if event.result_digest:
                 self.results.setdefault((entry.entity_id, event.attempt), entry.id)
             case JobCancelRequested() | RunCancelRequested():

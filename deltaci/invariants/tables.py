@@ -49,15 +49,16 @@ def no_row(past: Past, entity_id: str) -> Found:
 
 
 def columns_of_snapshot(past: Past, rows: Rows) -> Iterator[Found]:
-    """The columns beside a snapshot say what the snapshot says: state, revision, queueing, the run's key."""
+    """The columns beside a snapshot say what the snapshot says: state, revision, queueing, group, key."""
     run, columns = rows.run.run, rows.run.columns
-    told = (columns.state, columns.revision, rows.run.key, rows.run.attempt, rows.run.stream)
-    if told != (run.state.value, run.revision, run.key, run.attempt, run.trigger.stream):
-        yield Found(f"its columns say {told}", past.ids(run.id), run.id)
+    of_run = (columns.state, columns.revision, rows.run.key, rows.run.attempt, rows.run.stream)
+    if of_run != (run.state.value, run.revision, run.key, run.attempt, run.trigger.stream):
+        yield Found(f"its columns say {of_run}", past.ids(run.id), run.id)
     for row in rows.jobs:
         job, columns = row.job, row.columns
         queued_at_ms = job.attempts[-1].queued_at_ms if job.state is JobState.QUEUED and job.attempts else None
-        if (columns.state, columns.revision, columns.queued_at_ms) != (job.state.value, job.revision, queued_at_ms):
+        told = (columns.state, columns.revision, columns.queued_at_ms, columns.concurrency)
+        if told != (job.state.value, job.revision, queued_at_ms, job.concurrency):
             yield Found(f"its columns say {columns}", past.ids(job.id), job.id)
 
 

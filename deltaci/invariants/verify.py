@@ -101,7 +101,7 @@ class _Verifier:
     async def check_dispatch(self) -> None:
         """What dispatch would lease, or take for leased: jobs that have events, whatever run their row names."""
         found = [job.job_id for job in await self._store.queued_jobs()]
-        found += [job_id for job_id, _ in await self._store.held_jobs()]
+        found += [job.job_id for job in await self._store.held_jobs()]
         await self.follow()
         for job_id in found:
             if job_id not in self.journal.past.tracks:

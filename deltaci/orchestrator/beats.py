@@ -21,7 +21,7 @@ def run_writes(step: Step[Run], expected_revision: int, cause: Cause, ports: Por
 
 
 def job_writes(
-    step: Step[Job], expected_revision: int, cause: Cause, ports: Ports, *, unless_run_canceled: bool = False
+    step: Step[Job], expected_revision: int, cause: Cause, ports: Ports, *, is_grant: bool = False
 ) -> list[Write]:
     """The job's snapshot, its events, and the effects it owes."""
     save = SaveJob(
@@ -29,7 +29,7 @@ def job_writes(
         expected_revision=expected_revision,
         events=step.events,  # type: ignore[arg-type]  # a job's step holds job events
         cause=cause,
-        unless_run_canceled=unless_run_canceled,
+        is_grant=is_grant,
     )
     return [save, *owed(step.effects, step.state.repo_id, ports)]
 

@@ -87,8 +87,8 @@ class DispatchActor(Keeper[JobQueue]):
         """All queued and held jobs."""
         queue = JobQueue()
         now_ms = self.ports.clock.now_ms()
-        for job_id, repo_id in await self.ports.store.held_jobs():
-            queue.hold(job_id, repo_id)
+        for held in await self.ports.store.held_jobs():
+            queue.hold(*held)
         for job in await self.ports.store.queued_jobs():
             self._put(queue, job, now_ms)
         self.board.queue = queue
@@ -127,7 +127,7 @@ class DispatchActor(Keeper[JobQueue]):
                 for job in message.jobs:
                     self._put(self.state, job, now_ms)
             case Held():
-                self.state.hold(message.job_id, message.repo_id)
+                self.state.hold(message.job_id, message.repo_id, message.concurrency)
                 return
             case Gone():
                 self.state.drop(message.job_id)
@@ -170,7 +170,7 @@ class DispatchActor(Keeper[JobQueue]):
         if (is_equal or len(queue) > LONG_QUEUE) and self.looks % LOOKS_A_LISTING:
             return
         queued = {job.job_id: job for job in await store.queued_jobs()}
-        held = dict(await store.held_jobs())
+        held = {job.job_id: job for job in await store.held_jobs()}
         in_queue, in_hold = set(queue.job_ids()), set(queue.held_ids())
         wrong = (queued.keys() ^ in_queue) | (held.keys() ^ in_hold)
         proven, self.suspects = wrong & self.suspects, wrong
@@ -179,7 +179,7 @@ class DispatchActor(Keeper[JobQueue]):
             if job_id in queued:
                 self._put(queue, queued[job_id], self.ports.clock.now_ms())
             elif job_id in held:
-                queue.hold(job_id, held[job_id])
+                queue.hold(*held[job_id])
             else:
                 queue.drop(job_id)
         if proven:

@@ -12,7 +12,7 @@ import msgspec
 from loguru import logger
 
 from deltaci.domain import job as jobs
-from deltaci.domain.errors import RevisionConflict, RunCanceled, StorageFull
+from deltaci.domain.errors import GrantKeptOut, RevisionConflict, StorageFull
 from deltaci.domain.events import TIMER, Cause
 from deltaci.domain.job import Job, JobCommand, current_attempt, step
 from deltaci.domain.machine import Refusal, Why
@@ -132,7 +132,7 @@ class JobActor(Stored[Owned | None]):
             self._hear()
         if decision.events:
             is_grant = isinstance(command, jobs.GrantLease)
-            writes = job_writes(decision, owned.job.revision, cause, self.ports, unless_run_canceled=is_grant)
+            writes = job_writes(decision, owned.job.revision, cause, self.ports, is_grant=is_grant)
             await self.ports.store.commit(writes)
             self.state = Owned(decision.state, owned.planned)
             self._act(owned.job, decision.state)
@@ -143,8 +143,8 @@ class JobActor(Stored[Owned | None]):
     async def _grant(self, owned: Owned, message: Grant) -> Granted | Refusal:
         try:
             answer = await self._do(owned, message.command, message.cause)
-        except RunCanceled:
-            return await self._obey_run(owned, message)
+        except GrantKeptOut:
+            return await self._kept_out(owned, message)
         if isinstance(answer, Refusal):
             self._tell_dispatch(owned.job)  # it offered what is not to be had: tell it where the job stands
             return answer
@@ -154,15 +154,28 @@ class JobActor(Stored[Owned | None]):
         self.written = (answer.state.attempts[-1].number, LogState())
         return Granted(job=answer.state, planned=owned.planned)
 
-    async def _obey_run(self, owned: Owned, message: Grant) -> Refusal:
-        """The run's cancel is stored and on its way here: nothing is leased after it, so it is obeyed at once."""
-        run = await self.ports.store.load_run(owned.job.run_id)
-        if run is None or run.cancel is None:
+    async def _kept_out(self, owned: Owned, message: Grant) -> Refusal:
+        """Nothing is leased after the stored cancel of its run, nor while another job of its group is."""
+        job, name = owned.job, type(message.command).__name__
+        run = await self.ports.store.load_run(job.run_id)
+        if run is not None and run.cancel is not None:
+            # The cancel is on its way here: it is obeyed at once.
+            told = cancel_of(run, run.cancel, self.ports.clock.now_ms())
+            await self._do(owned, told.command, told.cause)
+            hint = "its run is being canceled"
+            return Refusal(Why.ILLEGAL_MOVE, entity_id=self.job_id, at=job.state, command=name, hint=hint)
+        stored = await self.ports.store.load_job(self.job_id)
+        if stored is None or stored[0].revision != job.revision or not job.concurrency:
             raise RevisionConflict(f"{self.job_id} was stored by another writer: reload and decide again")
-        told = cancel_of(run, run.cancel, self.ports.clock.now_ms())
-        await self._do(owned, told.command, told.cause)
-        name, hint = type(message.command).__name__, "its run is being canceled"
-        return Refusal(Why.ILLEGAL_MOVE, entity_id=self.job_id, at=owned.job.state, command=name, hint=hint)
+        holder = await self.ports.store.holder_of_group(job.repo_id, job.concurrency)
+        if holder is not None:
+            # Dispatch does not know, or it would not have offered this job: without a word it offers it for ever.
+            held = Held(job_id=holder, repo_id=job.repo_id, concurrency=job.concurrency)
+            self.ports.tell(paths.DISPATCH, held)
+        self._tell_dispatch(job)
+        self.ports.observer.refused(name, Why.ILLEGAL_MOVE)
+        hint = f"its concurrency group {job.concurrency!r} is held by {holder or 'a job that ended just now'}"
+        return Refusal(Why.ILLEGAL_MOVE, entity_id=self.job_id, at=job.state, command=name, hint=hint)
 
     async def _append(self, job: Job, message: AppendLog) -> LogStored | Refusal | StorageFull:
         refusal = self._refuse_stranger(job, message)
@@ -248,7 +261,7 @@ class JobActor(Stored[Owned | None]):
         if job.state is JobState.QUEUED:
             self.ports.tell(paths.DISPATCH, Queued(jobs=(QueuedJob.of(job),)))
         elif job.state in jobs.STARTED:
-            self.ports.tell(paths.DISPATCH, Held(job_id=job.id, repo_id=job.repo_id))
+            self.ports.tell(paths.DISPATCH, Held(job_id=job.id, repo_id=job.repo_id, concurrency=job.concurrency))
         else:
             self.ports.tell(paths.DISPATCH, Gone(job_id=job.id))
 

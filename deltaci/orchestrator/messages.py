@@ -179,6 +179,7 @@ class Held(_Message, frozen=True, kw_only=True):
 
     job_id: str
     repo_id: str
+    concurrency: str = ""
 
 
 class Gone(_Message, frozen=True, kw_only=True):

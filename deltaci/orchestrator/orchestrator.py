@@ -133,6 +133,10 @@ class Orchestrator:
         """Whether the repository has as many jobs running as it may, as far as dispatch knows."""
         return self._board.queue.is_at_limit(repo_id)
 
+    def is_group_held(self, repo_id: str, concurrency: str) -> bool:
+        """Whether a job of this concurrency group is with a runner, as far as dispatch knows."""
+        return self._board.queue.is_group_held(repo_id, concurrency)
+
     # ---- inside --------------------------------------------------------------------------------------------------
 
     async def _ask(self, path: str, message: Any) -> Any:

@@ -228,6 +228,7 @@ def first_events(run: Run, plan: Plan, refs: tuple[JobRef, ...], now_ms: int) ->
                 timeout_ms=planned.timeout_ms,
                 state=state,
                 end_reason=reason,
+                concurrency=planned.concurrency or "",
             )
         )
     return tuple(events)

@@ -18,8 +18,8 @@ from deltaci.domain.project import CacheRule, Project, ProjectJob
 from deltaci.domain.recipe import Kept
 from deltaci.domain.script import Step
 from deltaci.planner.configuration import FILE, load
+from deltaci.planner.configuration.expressions import OPEN
 from deltaci.planner.errors import ConfigurationInvalid, printable
-from deltaci.planner.expressions import OPEN
 from deltaci.planner.graph import ProjectGraph
 from deltaci.planner.repository import Files
 from deltaci.planner.yaml_nodes import BYTES_MAX

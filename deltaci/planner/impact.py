@@ -17,7 +17,7 @@ from deltaci.planner.discovery.discover import ALWAYS, SOURCES
 from deltaci.planner.discovery.project import is_left_out, parent
 from deltaci.planner.errors import PlanFailed, printable
 from deltaci.planner.globs import MATCHES_MAX, Globs
-from deltaci.planner.graph import ProjectGraph, Touch
+from deltaci.planner.graph import ProjectGraph, Touch, project_id
 from deltaci.planner.locks.formats import differences
 from deltaci.planner.locks.lock import Member
 
@@ -48,16 +48,20 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """The changed paths, sorted; None if they are unknown, and then `unknown_because` says why, as half a sentence.
 
     `locks` has the contents of the changed files that `locks_wanted` named, before and after, None where there are
-    none or they could not be read; `manifests` those of manifests, after.
+    none or they could not be read; `manifests` those of manifests, after. `full_run`: why everything runs although it
+    is known what changed.
     """
 
     paths: tuple[str, ...] | None
     unknown_because: str = "the base of the change is unknown"
     locks: Mapping[str, tuple[bytes | None, bytes | None]] = {}
     manifests: Mapping[str, bytes] = {}
+    full_run: Reason | None = None
 
     def whole(self) -> Reason | None:
         """Why everything runs, whatever the rules of single jobs say; None if single jobs decide."""
+        if self.full_run is not None:
+            return self.full_run
         if self.paths is None:
             return Reason(rule="base-unknown", text=f"everything runs: {self.unknown_because}")
         if not self.paths:
@@ -74,8 +78,20 @@ class Decision(NamedTuple):
     reason: Reason
 
 
-def of_configured(jobs: Sequence[ConfiguredJob], difference: Difference) -> tuple[PlannedJob, ...]:
+class Named(msgspec.Struct, frozen=True, kw_only=True):
+    """The projects that jobs name: the graph, by job the positions there, and what the change touches."""
+
+    graph: ProjectGraph
+    of_job: Mapping[str, tuple[int, ...]]
+    touched: Mapping[int, Touch]
+
+
+def of_configured(
+    jobs: Sequence[ConfiguredJob], difference: Difference, named: Named | None = None
+) -> tuple[PlannedJob, ...]:
     """The jobs with `is_skipped` and `reasons`, in the same order.
+
+    A job with patterns and projects runs if either says so.
 
     A skipped need counts as satisfied, except that a job with artifacts runs if one that needs it runs: what is
     downloaded has to be made first.
@@ -89,25 +105,50 @@ def of_configured(jobs: Sequence[ConfiguredJob], difference: Difference) -> tupl
             f"too many patterns in {FILE} for {len(difference.paths or ())} changed files; use fewer patterns"
         )
     decisions: dict[str, Decision] = {}
-    by_patterns: dict[tuple[tuple[str, ...], tuple[str, ...]], Decision] = {}
+    by_patterns: dict[tuple[tuple[str, ...], tuple[str, ...], bool], Decision] = {}
     for each in jobs:
-        key = (each.paths, each.paths_ignore)
+        key = (each.paths, each.paths_ignore, bool(each.projects))
         if key not in by_patterns:
             by_patterns[key] = _decide(each, difference)
         decisions[each.job.name] = by_patterns[key]
+        if each.projects and named is not None and difference.whole() is None:
+            decisions[each.job.name] = _with_projects(each, by_patterns[key], difference, named)
     _pull_in_producers(jobs, decisions)
     return tuple(
         msgspec.structs.replace(
             each.job,
             reasons=(decisions[each.job.name].reason,),
             is_skipped=decisions[each.job.name].is_skipped,
+            project=None if named is None else _only_project(named, each.job.name),
         )
         for each in jobs
     )
 
 
+def _only_project(named: Named, job: str) -> str | None:
+    indexes = named.of_job.get(job, ())
+    return project_id(named.graph.projects[indexes[0]]) if len(indexes) == 1 else None
+
+
+def _with_projects(each: ConfiguredJob, patterns: Decision, difference: Difference, named: Named) -> Decision:
+    """Without patterns of its own such a job does not run on every change: its projects decide alone."""
+    assert difference.paths
+    if patterns.reason.rule == "configuration-changed" or (each.paths and not patterns.is_skipped):
+        return patterns
+    indexes = named.of_job[each.job.name]
+    for index in indexes:
+        touch = named.touched.get(index)
+        if touch is not None:
+            return Decision(False, touch.reason)
+    names = ", ".join(printable(project_id(named.graph.projects[index]), length_max=60) for index in indexes[:5])
+    more = f" and {len(indexes) - 5} more" if len(indexes) > 5 else ""
+    first = difference.paths[0]
+    text = f"none of {len(difference.paths)} changed files touches {names}{more}; the first is {printable(first)}"
+    return Decision(True, Reason(rule="not-affected", file=first, text=text))
+
+
 def _decide(each: ConfiguredJob, difference: Difference) -> Decision:
-    if not each.paths and not each.paths_ignore:
+    if not (each.paths or each.paths_ignore or each.projects):
         return Decision(False, Reason(rule="configured", file=FILE, text="runs on every change: it has no 'paths'"))
     whole = difference.whole()
     if whole is not None:
@@ -153,8 +194,13 @@ def _pull_in_producers(jobs: Sequence[ConfiguredJob], decisions: dict[str, Decis
 # ---- projects ----------------------------------------------------------------------------------------------------
 
 
-def of_projects(graph: ProjectGraph, difference: Difference) -> tuple[dict[int, Touch], Reason]:
+def of_projects(
+    graph: ProjectGraph, difference: Difference, documentation: Sequence[str] = ()
+) -> tuple[dict[int, Touch], Reason]:
     """The touched projects by position, and why the others are not touched.
+
+    Args:
+        documentation: further patterns of files that touch nothing; what they take back with `!` is none.
 
     Uncertainty expands: a file that belongs to no project, or that sits at the root beside one, touches all.
     """
@@ -162,7 +208,7 @@ def of_projects(graph: ProjectGraph, difference: Difference) -> tuple[dict[int, 
     if whole is not None:
         return {index: Touch(whole) for index in range(len(graph.projects))}, whole
     assert difference.paths is not None
-    relevant = [path for path in difference.paths if not is_documentation(path)]
+    relevant = _relevant(difference.paths, documentation)
     if not relevant:
         first = difference.paths[0]
         more = f" and {len(difference.paths) - 1} more" if len(difference.paths) > 1 else ""
@@ -205,6 +251,16 @@ def touched_by_lock(path: str, graph: ProjectGraph, difference: Difference) -> l
     ]
     read = Reason(rule="shared-file", file=path, text=f"{shown} changed, which this project reads")
     return found + [(index, read) for index in graph.readers(path) if index not in users]
+
+
+def _relevant(paths: Sequence[str], documentation: Sequence[str]) -> list[str]:
+    """Those of `paths` that are no documentation. Raises PlanFailed if matching would take too long."""
+    if not documentation:
+        return [path for path in paths if not is_documentation(path)]
+    if len(documentation) * len(paths) > MATCHES_MAX:
+        raise PlanFailed(f"too many patterns in 'documentation' of {FILE} for {len(paths)} changed files; use fewer")
+    added, kept = Globs(documentation), Globs(("**", *documentation))
+    return [path for path in paths if (kept if is_documentation(path) else added).match(path) is None]
 
 
 def _touched_by(path: str, graph: ProjectGraph) -> list[tuple[int, Reason]]:

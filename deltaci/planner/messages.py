@@ -13,6 +13,7 @@ from deltaci.domain.plan import Plan
 from deltaci.domain.recipe import Kept
 from deltaci.forge.local import MirrorLimits
 from deltaci.planner.errors import Problem
+from deltaci.planner.occasion import NO_OCCASION, Occasion
 
 # A recipe of 2,000 projects has half a MiB.
 REQUEST_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -52,6 +53,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     is_pull_request: bool = False
     work_tree: str | None = None
     recipe: Kept | None = None
+    occasion: Occasion = NO_OCCASION
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -16,13 +16,16 @@ import msgspec
 
 from deltaci.domain.plan import JOBS_MAX, Plan, PlannedJob, Reason
 from deltaci.domain.recipe import Kept
-from deltaci.planner import recipes
-from deltaci.planner.configuration import FILE, is_present, load
+from deltaci.planner import recipes, reports
+from deltaci.planner.configuration import FILE, Configuration, configure, is_present
+from deltaci.planner.configuration.shape import FullRun
 from deltaci.planner.construction import jobs_of, projects_of
 from deltaci.planner.errors import ConfigurationInvalid, PlanFailed, Problem, printable
 from deltaci.planner.graph import ProjectGraph
-from deltaci.planner.impact import Difference, locks_wanted, of_configured, of_projects
+from deltaci.planner.impact import Difference, Named, locks_wanted, of_configured, of_projects
 from deltaci.planner.locks.reading import BYTES_MAX as LOCK_BYTES_MAX
+from deltaci.planner.named_projects import resolve
+from deltaci.planner.occasion import NO_OCCASION, Occasion, full_run
 from deltaci.planner.repository import Change, Files, RepositoryView, changed_paths
 from deltaci.planner.survey import Survey, lend
 from deltaci.planner.yaml_nodes import BYTES_MAX
@@ -52,6 +55,7 @@ class Planner:
         configuration_view: RepositoryView | None = None,
         base_view: BaseView | None = None,
         recipe: Kept | None = None,
+        occasion: Occasion = NO_OCCASION,
     ) -> Plan:
         """As `make`, in a thread that is left to end by itself when the time limit passes: its inputs are bounded."""
 
@@ -64,6 +68,7 @@ class Planner:
                 configuration_view=configuration_view,
                 base_view=base_view,
                 recipe=recipe,
+                occasion=occasion,
             )
 
         try:
@@ -82,6 +87,7 @@ class Planner:
         configuration_view: RepositoryView | None = None,
         base_view: BaseView | None = None,
         recipe: Kept | None = None,
+        occasion: Occasion = NO_OCCASION,
     ) -> Plan:
         """What should run for the commit of `survey`.
 
@@ -93,6 +99,7 @@ class Planner:
             base_view: opens the commit of `base_sha`, where lock files that changed are read as they were before; if
                 there is none, a changed lock file touches all projects that use it.
             recipe: the newest one of the repository; used instead of discovery while its fingerprint holds.
+            occasion: what brought the run about; it may be a reason to run everything.
         Returns:
             A plan in topological order. It has no jobs if there is no configuration and nothing was discovered; its
             reasons say so, and the run that it is for has nothing to wait for.
@@ -107,21 +114,25 @@ class Planner:
         notes = () if configuration_view is None else (_borrowed(view, configuration_view),)
         data = _configuration(survey, configuration_view)
         if data is not None:
-            plan = from_configuration(
-                data, survey.files(), difference, view.commit_sha, base_sha, notes, jobs_max=self._jobs_max
-            )
-        else:
-            found = recipes.found(survey.structure(), recipe)
-            plan = from_discovery(
-                found,
-                survey.files(),
-                _with_locks(difference, found.graph, survey, base_view),
-                view.commit_sha,
-                base_sha,
-                notes,
-                jobs_max=self._jobs_max,
-            )
-        return plan
+            configuration = configure(data, survey.files(), jobs_max=self._jobs_max)
+            difference = msgspec.structs.replace(difference, full_run=full_run(configuration.full_run, occasion))
+            named = None
+            if configuration.names_projects:
+                graph = survey.structure().graph
+                known = _with_locks(difference, graph, survey, base_view)
+                named = named_projects(configuration, graph, known)
+            return from_configuration(configuration, difference, view.commit_sha, base_sha, notes, named)
+        difference = msgspec.structs.replace(difference, full_run=full_run(FullRun(), occasion))
+        found = recipes.found(survey.structure(), recipe)
+        return from_discovery(
+            found,
+            survey.files(),
+            _with_locks(difference, found.graph, survey, base_view),
+            view.commit_sha,
+            base_sha,
+            notes,
+            jobs_max=self._jobs_max,
+        )
 
 
 def took_too_long(commit_sha: str, plan_ms: int) -> PlanFailed:
@@ -182,18 +193,27 @@ def _borrowed(view: RepositoryView, source: RepositoryView) -> Reason:
     return Reason(rule="configuration-from-base", file=FILE, text=text)
 
 
+def named_projects(configuration: Configuration, graph: ProjectGraph, difference: Difference) -> Named:
+    """Which projects jobs name, and which are touched. Raises ConfigurationInvalid."""
+    of_job = resolve(configuration.jobs, graph)
+    touched, _ = of_projects(graph, difference, configuration.documentation)
+    return Named(graph=graph, of_job=of_job, touched=touched)
+
+
 def from_configuration(
-    data: bytes,
-    files: Files,
+    configuration: Configuration,
     difference: Difference,
     commit_sha: str,
     base_sha: str | None,
     notes: tuple[Reason, ...] = (),
-    *,
-    jobs_max: int = JOBS_MAX,
+    named: Named | None = None,
 ) -> Plan:
-    """The plan of a configuration: a pure function. Raises ConfigurationInvalid."""
-    jobs = of_configured(load(data, files, jobs_max=jobs_max), difference)
+    """The plan of a configuration: a pure function. Raises PlanFailed.
+
+    Args:
+        named: the projects, if the configuration names some.
+    """
+    jobs = tuple(map(reports.kept, of_configured(configuration.jobs, difference, named)))
     count = f"{len(jobs)} job{'s' if len(jobs) != 1 else ''}"
     why = Reason(rule="configuration", file=FILE, text=f"{FILE} describes {count}")
     return Plan(
@@ -203,6 +223,7 @@ def from_configuration(
         jobs=in_order(jobs),
         reasons=(why, *notes, *_base(difference)),
         changed_files_count=None if difference.paths is None else len(difference.paths),
+        projects=() if named is None else projects_of(named.graph, named.touched),
     )
 
 
@@ -231,7 +252,7 @@ def from_discovery(
         commit_sha=commit_sha,
         base_sha=base_sha if difference.paths is not None else None,
         source=found.source,
-        jobs=in_order(jobs),
+        jobs=in_order(tuple(map(reports.kept, jobs))),
         reasons=(why, *notes, *found.reasons, *told, *_base(difference)),
         changed_files_count=None if difference.paths is None else len(difference.paths),
         projects=projects_of(graph, touched),

@@ -16,6 +16,7 @@ from deltaci.forge.mirror import Mirror, Mirrors
 from deltaci.planner.bounds import Bounds
 from deltaci.planner.errors import ConfigurationInvalid, PlanFailed, PlanUnavailable
 from deltaci.planner.messages import Failed, Planned, Request, Start, Unreadable
+from deltaci.planner.occasion import NO_OCCASION, Occasion
 from deltaci.planner.pool import Workers
 
 _NO_COMMIT: Final[Mapping[str, str]] = {
@@ -72,6 +73,7 @@ class RepositoryPlanner:
         is_trusted: bool = True,
         authorization: str | None = None,
         recipe: Kept | None = None,
+        occasion: Occasion = NO_OCCASION,
     ) -> Plan:
         """What should run for a commit.
 
@@ -86,6 +88,7 @@ class RepositoryPlanner:
                 taken from `base_sha`, which must be known.
             authorization: HTTP Authorization header value for fetching.
             recipe: the newest one of the repository, used instead of discovery while its fingerprint holds.
+            occasion: what brought the run about; it may be a reason to run everything.
         Raises:
             ConfigurationInvalid: `deltaci.yaml` cannot be used; carries all problems.
             PlanFailed: any other reason why there is no plan; the parent of `ConfigurationInvalid`.
@@ -105,6 +108,7 @@ class RepositoryPlanner:
                 configuration_sha=_configuration(commit_sha, base_sha, unknown_because, is_trusted),
                 is_pull_request=is_pull_request,
                 recipe=recipe,
+                occasion=occasion,
             )
             return await self._ask(mirror, request)
         except MirrorError as error:

@@ -33,6 +33,7 @@ from deltaci.store.port import (
     DropBlueprint,
     Explanation,
     Hasten,
+    HeldJob,
     JobRow,
     JournalEntry,
     LogChunk,
@@ -209,8 +210,15 @@ class MemoryStore:
         return _job_drafts(write, 1)
 
     def _is_kept_out(self, write: SaveJob) -> bool:
-        run = self._runs.get(write.job.run_id)
-        return write.unless_run_canceled and run is not None and run.state is RunState.CANCEL_REQUESTED
+        if not write.is_grant:
+            return False
+        run, job = self._runs.get(write.job.run_id), write.job
+        is_canceled = run is not None and run.state is RunState.CANCEL_REQUESTED
+        return is_canceled or self._holder(job.repo_id, job.concurrency) is not None
+
+    def _holder(self, repo_id: str, concurrency: str) -> str | None:
+        held = (job for job, _ in self._jobs.values() if concurrency and job.state in _HELD)
+        return next((job.id for job in held if (job.repo_id, job.concurrency) == (repo_id, concurrency)), None)
 
     def _owe(self, effect: Effect, due_at_ms: int) -> None:
         self._generation += 1
@@ -331,10 +339,16 @@ class MemoryStore:
         due = sorted((at_ms, entity_id) for at_ms, entity_id in deadlines if at_ms is not None and at_ms <= now_ms)
         return tuple(entity_id for _, entity_id in due[:limit])
 
-    async def held_jobs(self) -> tuple[tuple[str, str], ...]:
-        """(job id, repository id) of each job with a live lease."""
+    async def held_jobs(self) -> tuple[HeldJob, ...]:
+        """Each job with a live lease."""
         await self._beat()
-        return tuple(sorted((job.id, job.repo_id) for job, _ in self._jobs.values() if job.state in _HELD))
+        held = (job for job, _ in self._jobs.values() if job.state in _HELD)
+        return tuple(sorted(HeldJob(job.id, job.repo_id, job.concurrency) for job in held))
+
+    async def holder_of_group(self, repo_id: str, concurrency: str) -> str | None:
+        """The job of this group that has a live lease."""
+        await self._beat()
+        return self._holder(repo_id, concurrency)
 
     async def runs_to_advance(self, limit: int) -> tuple[str, ...]:
         """Live runs that missed a wake-up."""
@@ -599,6 +613,7 @@ def _job_row(job: Job, planned: PlannedJob, needs: tuple[str, ...]) -> JobRow:
         revision=job.revision,
         due_at_ms=jobs.deadline_ms(job),
         queued_at_ms=job.attempts[-1].queued_at_ms if job.state is JobState.QUEUED else None,
+        concurrency=job.concurrency,
     )
     return JobRow(job=job, columns=columns, planned=planned, needs=tuple(sorted(needs)))
 

@@ -7,7 +7,7 @@ Rule 3: after any `StoreError` it is unknown what was stored: drop your state an
 """
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
@@ -44,14 +44,15 @@ class SaveRun(_Write, frozen=True, kw_only=True):
 class SaveJob(_Write, frozen=True, kw_only=True):
     """Store `job` and append `events`, numbered `expected_revision` + 1 and on; raises `RevisionConflict`.
 
-    `unless_run_canceled`: store it only while its run is not CANCEL_REQUESTED; raises `RunCanceled`.
+    `is_grant`: store it only while its run is not CANCEL_REQUESTED and no job of its concurrency group is held; raises
+    `GrantKeptOut`.
     """
 
     job: Job
     expected_revision: int
     events: tuple[JobEvent, ...]
     cause: Cause
-    unless_run_canceled: bool = False
+    is_grant: bool = False
 
 
 class AddJob(_Write, frozen=True, kw_only=True):
@@ -282,6 +283,7 @@ class QueuedJob(_Row, frozen=True, kw_only=True):
     priority: int
     queued_at_ms: int
     not_before_ms: int
+    concurrency: str = ""
 
     @classmethod
     def of(cls, job: Job) -> "QueuedJob":
@@ -294,7 +296,16 @@ class QueuedJob(_Row, frozen=True, kw_only=True):
             priority=job.priority,
             queued_at_ms=queued.queued_at_ms,
             not_before_ms=queued.not_before_ms,
+            concurrency=job.concurrency,
         )
+
+
+class HeldJob(NamedTuple):
+    """What dispatch needs to know of a job with a live lease. `concurrency` is its group, empty for none."""
+
+    job_id: str
+    repo_id: str
+    concurrency: str = ""
 
 
 class Owed(_Row, frozen=True, kw_only=True):
@@ -344,12 +355,13 @@ class LogState(_Row, frozen=True, kw_only=True):
 
 
 class Columns(_Row, frozen=True, kw_only=True):
-    """What stands beside a snapshot, derived from it on every save. `queued_at_ms` is a job's alone."""
+    """What stands beside a snapshot, derived from it on every save. The last two are a job's alone."""
 
     state: str
     revision: int
     due_at_ms: int | None
     queued_at_ms: int | None = None
+    concurrency: str = ""
 
 
 class RunRow(_Row, frozen=True, kw_only=True):
@@ -447,8 +459,12 @@ class Store(Protocol):
         """Ids of runs and jobs whose deadline is at or before `now_ms`, the earliest first."""
         ...
 
-    async def held_jobs(self) -> tuple[tuple[str, str], ...]:
-        """(job id, repository id) of each job with a live lease: RUNNING or CANCEL_REQUESTED."""
+    async def held_jobs(self) -> tuple[HeldJob, ...]:
+        """Each job with a live lease: RUNNING or CANCEL_REQUESTED."""
+        ...
+
+    async def holder_of_group(self, repo_id: str, concurrency: str) -> str | None:
+        """The id of the job of this concurrency group that has a live lease."""
         ...
 
     async def runs_to_advance(self, limit: int) -> tuple[str, ...]:

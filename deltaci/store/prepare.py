@@ -50,7 +50,7 @@ INSERT_RUN: Final = query("insert_run")
 UPDATE_RUN: Final = query("update_run")
 INSERT_JOB: Final = query("insert_job")
 UPDATE_JOB: Final = query("update_job")
-UPDATE_JOB_UNLESS_CANCELED: Final = query("update_job_unless_canceled")
+GRANT_JOB: Final = query("grant_job")
 INSERT_PLANNED: Final = query("insert_planned")
 INSERT_NEED: Final = query("insert_need")
 INSERT_PLAN: Final = query("insert_plan")
@@ -115,7 +115,7 @@ def _prepare(prepared: Prepared, write: Write) -> None:  # noqa: C901 - one case
         case SaveJob():
             snapshot = codec.encode(write.job)
             values = (*_job_values(write.job), snapshot, write.job.id, write.expected_revision)
-            update = UPDATE_JOB_UNLESS_CANCELED if write.unless_run_canceled else UPDATE_JOB
+            update = GRANT_JOB if write.is_grant else UPDATE_JOB
             prepared.conditions.append(Condition(update, values, write))
             _job_drafts(prepared, write, write.expected_revision + 1)
             prepared.size += len(snapshot)
@@ -201,7 +201,7 @@ def _prepare_new_job(prepared: Prepared, write: AddJob) -> None:
     job = write.job
     snapshot = codec.encode(job)
     planned = codec.encode(write.planned)
-    values = (job.id, job.run_id, job.repo_id, position_of(job.id), *_job_values(job), snapshot)
+    values = (job.id, job.run_id, job.repo_id, position_of(job.id), job.concurrency, *_job_values(job), snapshot)
     prepared.conditions.append(Condition(INSERT_JOB, values, write))
     prepared.statements.append((INSERT_PLANNED, (job.id, planned)))
     prepared.statements += [(INSERT_NEED, (job.id, need)) for need in write.needs]

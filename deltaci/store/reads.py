@@ -24,6 +24,7 @@ from deltaci.store.port import (
     ArtifactStored,
     Delivery,
     Explanation,
+    HeldJob,
     JournalEntry,
     LogState,
     Owed,
@@ -130,9 +131,9 @@ def queued_jobs(connection: sqlite3.Connection) -> Iterator[QueuedJob]:
         yield QueuedJob.of(codec.decode(codec.JOB, snapshot, job_id))
 
 
-def held_jobs(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
-    """Held jobs with their repositories."""
-    yield from connection.execute(query("held_jobs"))
+def held_jobs(connection: sqlite3.Connection) -> Iterator[HeldJob]:
+    """Held jobs with their repositories and concurrency groups."""
+    yield from map(HeldJob._make, connection.execute(query("held_jobs")))
 
 
 def ids(connection: sqlite3.Connection, name: str, values: dict[str, Any] | tuple[Any, ...] = ()) -> tuple[str, ...]:

@@ -68,11 +68,13 @@ def _jobs(connection: sqlite3.Connection, run_id: str) -> tuple[JobRow, ...]:
     return tuple(
         JobRow(
             job=codec.decode(codec.JOB, snapshot, job_id),
-            columns=Columns(state=state, revision=revision, due_at_ms=due_at_ms, queued_at_ms=queued_at_ms),
+            columns=Columns(
+                state=state, revision=revision, due_at_ms=due_at_ms, queued_at_ms=queued_at_ms, concurrency=concurrency
+            ),
             planned=None if planned is None else codec.decode(codec.PLANNED, planned, job_id),
             needs=tuple(needs[job_id]),
         )
-        for job_id, snapshot, state, revision, due_at_ms, queued_at_ms, planned in connection.execute(
+        for job_id, snapshot, state, revision, due_at_ms, queued_at_ms, concurrency, planned in connection.execute(
             query("job_rows_of_run"), (run_id,)
         )
     )

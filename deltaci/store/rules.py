@@ -4,7 +4,7 @@ Rule: a write that contradicts itself is a bug of the caller and raises `ValueEr
 """
 
 from deltaci.domain import ids
-from deltaci.domain.errors import DuplicateKey, RevisionConflict, RunCanceled, StoreError
+from deltaci.domain.errors import DuplicateKey, GrantKeptOut, RevisionConflict, StoreError
 from deltaci.store.port import (
     AddJob,
     ArtifactStored,
@@ -59,10 +59,10 @@ def refused(write: Write) -> StoreError:  # noqa: C901 - one case a kind of writ
             return DuplicateKey(f"{text}: read it and answer with it", table="run")
         case SaveRun():
             return _conflict("run", write.run.id, write.expected_revision)
-        case SaveJob() if write.unless_run_canceled:
-            return RunCanceled(
-                f"job {write.job.id} is not at revision {write.expected_revision}, or its run is being canceled: "
-                "look at both",
+        case SaveJob() if write.is_grant:
+            return GrantKeptOut(
+                f"job {write.job.id} is not at revision {write.expected_revision}, its run is being canceled, or its "
+                "concurrency group is held: look which",
                 entity_id=write.job.id,
             )
         case SaveJob():

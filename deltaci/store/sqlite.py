@@ -35,6 +35,7 @@ from deltaci.store.port import (
     ArtifactStored,
     Delivery,
     Explanation,
+    HeldJob,
     JournalEntry,
     LogState,
     Owed,
@@ -233,9 +234,14 @@ class SqliteStore:
         """Ids of runs and jobs whose deadline is at or before `now_ms`, the earliest first."""
         return await self._read(reads.ids, "due", {"now_ms": now_ms, "limit": limit})
 
-    async def held_jobs(self) -> tuple[tuple[str, str], ...]:
-        """(job id, repository id) of each job with a live lease."""
+    async def held_jobs(self) -> tuple[HeldJob, ...]:
+        """Each job with a live lease."""
         return await self._list(reads.held_jobs)
+
+    async def holder_of_group(self, repo_id: str, concurrency: str) -> str | None:
+        """The job of this group that has a live lease."""
+        found = await self._read(reads.ids, "holder_of_group", (repo_id, concurrency))
+        return found[0] if found else None
 
     async def runs_to_advance(self, limit: int) -> tuple[str, ...]:
         """Live runs that missed a wake-up."""

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from deltaci.analyzer import patterns, sanitizer
-from deltaci.analyzer.patterns import PATTERNS
+from deltaci.analyzer import sanitizer
 from deltaci.analyzer.rules import NOISE, PREFIX, RULES
+from deltaci.domain import credentials as patterns
+from deltaci.domain.credentials import PATTERNS
 
 BOUND_MAX = 400
 

@@ -8,8 +8,8 @@ import urllib.parse
 
 import pytest
 
-from deltaci.analyzer.patterns import MASK
 from deltaci.analyzer.sanitizer import Sanitizer, variants
+from deltaci.domain.credentials import MASK
 
 SECRET = "p@ss\"w/rd+<é>'\\7%x"
 PEM_LINES = [

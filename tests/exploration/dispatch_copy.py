@@ -14,7 +14,7 @@ from deltaci.orchestrator.dispatch import LOOKS_A_LISTING, Board, DispatchActor,
 from deltaci.orchestrator.messages import Gone, Held, Look, Queued
 from deltaci.orchestrator.queue import JobQueue
 from deltaci.orchestrator.stored import Patience
-from deltaci.store.port import QueuedJob
+from deltaci.store.port import HeldJob, QueuedJob
 from tests.exploration.explorer import Explored, explore
 from tests.exploration.owners import JOB_IDS, Bench
 from tests.exploration.rules import require
@@ -42,7 +42,7 @@ class World(NamedTuple):
     looks: int = 0
 
 
-def _queued(index: int) -> QueuedJob:
+def _queued(index: int, concurrency: str) -> QueuedJob:
     return QueuedJob(
         job_id=JOB_IDS[index],
         repo_id="repo_1",
@@ -50,6 +50,7 @@ def _queued(index: int) -> QueuedJob:
         priority=0,
         queued_at_ms=0,
         not_before_ms=0,
+        concurrency=concurrency,
     )
 
 
@@ -57,6 +58,7 @@ class StoredJobs(Bench):
     """The store as dispatch asks it."""
 
     lives: tuple[int, ...] = ()
+    concurrency = ""
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """Jobs by state."""
@@ -64,22 +66,28 @@ class StoredJobs(Bench):
 
     async def queued_jobs(self) -> tuple[QueuedJob, ...]:
         """All queued jobs."""
-        return tuple(_queued(index) for index, life in enumerate(self.lives) if LIFE[life] is JobState.QUEUED)
+        queued = (index for index, life in enumerate(self.lives) if LIFE[life] is JobState.QUEUED)
+        return tuple(_queued(index, self.concurrency) for index in queued)
 
-    async def held_jobs(self) -> tuple[tuple[str, str], ...]:
-        """All held jobs with their repository."""
+    async def held_jobs(self) -> tuple[HeldJob, ...]:
+        """All held jobs."""
         held = (index for index, life in enumerate(self.lives) if LIFE[life] is JobState.RUNNING)
-        return tuple((JOB_IDS[index], "repo_1") for index in held)
+        return tuple(HeldJob(JOB_IDS[index], "repo_1", self.concurrency) for index in held)
 
     def missed(self, _what: str) -> None:
         """Nothing is measured here."""
 
 
 class DispatchCopy:
-    """The moves of dispatch with a limit on the jobs that the repository may run at once (0: none)."""
+    """The moves of dispatch with a limit on the jobs that the repository may run at once (0: none).
 
-    def __init__(self, *, running_max: int) -> None:
+    `concurrency`: the group that both jobs are of, empty for none.
+    """
+
+    def __init__(self, *, running_max: int = 0, concurrency: str = "") -> None:
+        self._concurrency = concurrency
         self._bench = StoredJobs()
+        self._bench.concurrency = concurrency
         self._ports = self._bench.limited(running_max)
         self._running_max = running_max
 
@@ -104,9 +112,9 @@ class DispatchCopy:
             if life < OVER:
                 yield f"{name} ends", functools.partial(_lived, world, index, OVER)
             if life > 0:
-                yield f"a notice arrives that {name} is queued", self._told(world, Queued(jobs=(_queued(index),)))
+                yield f"a notice arrives that {name} is queued", self._told(world, self._is_queued(index))
             if life > 1:
-                yield f"a notice arrives that {name} is held", self._told(world, _held(index))
+                yield f"a notice arrives that {name} is held", self._told(world, self._is_held(index))
             if life == OVER:
                 yield f"a notice arrives that {name} is over", self._told(world, Gone(job_id=JOB_IDS[index]))
         yield LOOK, self._told(world, Look())
@@ -121,13 +129,25 @@ class DispatchCopy:
         require(job.job_id == JOB_IDS[index], 12, f"the runner of job {index} was offered {job.job_id}")
         held = sum(says == "held" for says in world.copy)
         assert not self._running_max or held < self._running_max, "more was offered than the limit allows"
+        require(not (self._concurrency and held), 12, "a job was offered whose group dispatch believes to be held")
         yield f"{'ab'[index]} is offered, and the runner has gone", lambda: asked
         life = world.lives[index]
+        if LIFE[life] is JobState.QUEUED and self._concurrency and LIFE[world.lives[1 - index]] is JobState.RUNNING:
+            # The store keeps the grant out; the job tells who holds its group, and that it is still queued itself.
+            told = self._told(asked, self._is_held(1 - index))()
+            yield f"{'ab'[index]} is kept out by its group", self._told(told, self._is_queued(index))
+            return
         if LIFE[life] is JobState.QUEUED:
             yield f"the runner gets {'ab'[index]}", functools.partial(_lived, asked, index, life + 1)
             return
-        refused = _held(index) if LIFE[life] is JobState.RUNNING else Gone(job_id=job.job_id)
+        refused = self._is_held(index) if LIFE[life] is JobState.RUNNING else Gone(job_id=job.job_id)
         yield f"{'ab'[index]} refuses the runner", self._told(asked, refused)
+
+    def _is_queued(self, index: int) -> Queued:
+        return Queued(jobs=(_queued(index, self._concurrency),))
+
+    def _is_held(self, index: int) -> Held:
+        return Held(job_id=JOB_IDS[index], repo_id="repo_1", concurrency=self._concurrency)
 
     # ---- dispatch, moved by hand ---------------------------------------------------------------------------------
 
@@ -158,9 +178,9 @@ class DispatchCopy:
         queue.limit("repo_1", self._running_max)
         for index, says in enumerate(world.copy):
             if says == "queued":
-                queue.put(_queued(index), now_ms=0)
+                queue.put(_queued(index, self._concurrency), now_ms=0)
             elif says == "held":
-                queue.hold(JOB_IDS[index], "repo_1")
+                queue.hold(JOB_IDS[index], "repo_1", self._concurrency)
         actor.suspects, actor.looks = set(world.suspects), world.looks
         return actor
 
@@ -174,10 +194,6 @@ def is_right(world: World) -> bool:
     """Whether the copy says what is stored."""
     says = {JobState.QUEUED: "queued", JobState.RUNNING: "held"}
     return all(says.get(LIFE[life], "") == copy for life, copy in zip(world.lives, world.copy, strict=True))
-
-
-def _held(index: int) -> Held:
-    return Held(job_id=JOB_IDS[index], repo_id="repo_1")
 
 
 def _lived(world: World, index: int, life: int) -> World:

@@ -162,7 +162,7 @@ class Bench:
                 if write.job.state is not before.state:
                     require(ReportRun(write.job.run_id) in effects, 19, f"nobody is told of {write.job.state}")
                 is_grant = any(isinstance(event, AttemptLeased) for event in write.events)
-                require(write.unless_run_canceled == is_grant, 13, "a grant is stored whatever became of its run")
+                require(write.is_grant == is_grant, 13, "a grant is stored whatever became of its run")
                 for event in write.events:
                     if isinstance(event, AttemptEnded) and event.state in (AttemptState.FAILED, AttemptState.LOST):
                         owed = AnalyzeAttempt(write.job.id, event.attempt)

@@ -16,7 +16,7 @@ from deltaci.domain.events import AttemptQueued, JobEnded, RunEnded
 from deltaci.domain.job import Job
 from deltaci.domain.machine import Move, Refusal, Step, Why
 from deltaci.domain.states import AttemptState, EndReason, JobState, LeaseState, RunState
-from deltaci.orchestrator import dispatch, job_actor, run_actor
+from deltaci.orchestrator import dispatch, job_actor, queue, run_actor
 from deltaci.store.sql import query
 from tests.exploration.core import SMALL, Core, Flaws
 from tests.exploration.dispatch_copy import DispatchCopy
@@ -39,7 +39,7 @@ class Bug(NamedTuple):
     moves_max: int
     plant: Callable[[Patch], None] | None = None
     flaws: Flaws = NO_FLAWS
-    where: Literal["core", "one job with a clock", "dispatch"] = "core"
+    where: Literal["core", "one job with a clock", "dispatch", "dispatch of a group"] = "core"
 
 
 def found(bug: Bug) -> Counterexample | None:
@@ -55,6 +55,8 @@ def found(bug: Bug) -> Counterexample | None:
                     TimedJob(is_blocked=False, retries=0).explore()
                 case "dispatch":
                     DispatchCopy(running_max=1).explore()
+                case "dispatch of a group":
+                    DispatchCopy(concurrency="deploy").explore()
         except Counterexample as counterexample:
             return counterexample
     return None
@@ -337,6 +339,13 @@ def _dispatch_never_looks(patch: Patch) -> None:
     patch.setattr(dispatch.DispatchActor, "_compare", compare)
 
 
+def _a_held_group_is_offered_from(patch: Patch) -> None:
+    def close(*_: Any) -> None:
+        pass
+
+    patch.setattr(queue.JobQueue, "_close", close)
+
+
 _BLOCKED_CLAUSE: Final = "job.state = 'BLOCKED'"
 _ENDED_CLAUSE: Final = "EXISTS (SELECT 1 FROM job WHERE job.run_id = run.id)"
 _CANCEL_CLAUSE: Final = "state = 'CANCEL_REQUESTED'"
@@ -382,5 +391,6 @@ BUGS: Final = (
     Bug("the reconciler is blind for cancels", 12, 3, flaws=_blind(_CANCEL_CLAUSE)),
     Bug("dispatch never looks at the store", 12, 1, _dispatch_never_looks, where="dispatch"),
     Bug("dispatch trusts its counts", 12, 3, _dispatch_trusts_its_counts, where="dispatch"),
+    Bug("a held group is offered from", 12, 4, _a_held_group_is_offered_from, where="dispatch of a group"),
     Bug("timers live in memory and die with it", 12, 1, flaws=Flaws(forgets_timers=True)),
 )

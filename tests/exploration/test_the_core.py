@@ -65,13 +65,13 @@ def test_no_story_of_a_job_with_a_clock_breaks_a_rule(is_blocked: bool, retries:
     assert explored.size.worlds > 5_000
 
 
-@pytest.mark.parametrize("running_max", [0, 1])
-def test_no_lost_or_late_notice_keeps_a_queued_job_from_its_runner(running_max: int) -> None:
+@pytest.mark.parametrize(("running_max", "concurrency"), [(0, ""), (1, ""), (0, "deploy")])
+def test_no_lost_or_late_notice_keeps_a_queued_job_from_its_runner(running_max: int, concurrency: str) -> None:
     """Looks alone bring the copy of dispatch right, and then each queued job is there for whoever may run it."""
     with every_decision_checked():
-        explored = DispatchCopy(running_max=running_max).explore()
+        explored = DispatchCopy(running_max=running_max, concurrency=concurrency).explore()
 
-    _tell(f"dispatch, limit {running_max or 'none'}", explored.size)
+    _tell(f"dispatch, limit {running_max or 'none'}, group {concurrency or 'none'}", explored.size)
     assert {says for world in explored.worlds for says in world.copy} == {"", "queued", "held"}
     assert any(world.suspects for world in explored.worlds)
     assert explored.size.worlds > 2_000

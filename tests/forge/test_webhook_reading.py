@@ -247,6 +247,19 @@ def test_fields_that_could_hurt_later_are_refused_here(fields: dict[str, Any]) -
         git_says(a_git_push(**fields))
 
 
+def test_the_labels_of_a_pull_request_are_read_bounded_and_in_order() -> None:
+    """One of them may ask for a full run; a payload without any is as good as one with none."""
+    many = [{"name": f"l{number:03}\n"} for number in range(150)]
+    bodies = [a_pull_request(labels=labels) for labels in ([{"name": "full-ci"}, {"name": "bug"}, {}], None, many)]
+
+    read = [github_says(body, "pull_request").trigger for body in bodies]
+
+    assert [trigger.labels for trigger in read[:2] if trigger] == [("bug", "full-ci"), ()]
+    assert read[2] is not None
+    assert len(read[2].labels) == 100
+    assert read[2].labels[0] == "l000"
+
+
 @pytest.mark.parametrize("number", [0, -1, 2**60, "12", 1.5, None])
 def test_a_pull_request_number_is_a_number(number: Any) -> None:
     """It goes into the run's key."""

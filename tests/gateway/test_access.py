@@ -9,11 +9,12 @@ import pytest
 from quart import Quart
 from quart.testing.connections import WebsocketResponseError
 
+from deltaci.planner.configuration import json_schema
 from tests.gateway.support import ADMIN, RUNNER, Gateway, error_of, fingerprint, opened
 
 pytestmark = pytest.mark.anyio
 
-OPEN = {"/healthz", "/readyz", "/api/v1/webhooks/<forge>"}
+OPEN = {"/healthz", "/readyz", "/api/v1/webhooks/<forge>", "/schema/deltaci.schema.json"}
 ARGUMENTS = {
     "run_id": "run_1",
     "job_id": "job_1_0",
@@ -140,3 +141,13 @@ async def test_a_refusal_says_how_to_ask(tmp_path: Path) -> None:
     assert "Authorization: Bearer" in (await error_of(response))["message"]
     assert response.headers["Cache-Control"] == "no-store"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_the_schema_of_the_configuration_is_for_everybody(tmp_path: Path) -> None:
+    """Editors have no token, and the format is no secret."""
+    async with opened(tmp_path) as gateway:
+        response = await gateway.ask("GET", "/schema/deltaci.schema.json", token=None)
+        schema = await response.get_json(force=True)
+
+    assert (response.status_code, response.content_type) == (200, "application/schema+json")
+    assert schema == json_schema.document()

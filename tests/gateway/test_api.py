@@ -23,7 +23,7 @@ RUN_FIELDS = {
 }
 JOB_FIELDS = {
     *("id", "name", "state", "end_reason", "end_detail", "waiting_reason", "waiting_detail", "is_required", "needs"),
-    *("labels", "created_at_ms", "ended_at_ms", "attempts", "artifacts"),
+    *("labels", "concurrency", "created_at_ms", "ended_at_ms", "attempts", "artifacts"),
 }
 ATTEMPT_FIELDS = {
     *("number", "state", "end_reason", "exit_code", "text", "runner_id", "queued_at_ms", "leased_at_ms"),
@@ -177,6 +177,20 @@ async def test_runs_are_listed_newest_first_in_pages(tmp_path: Path) -> None:
     assert [run["id"] for run in (*first, *rest)] == made[::-1]
     assert set(first[0]) == RUN_FIELDS
     assert none == []
+
+
+async def test_a_clock_starts_a_run_of_its_own(tmp_path: Path) -> None:
+    """A scheduled run of a commit is another one than a person's: its plan is the whole one."""
+    body = {"repo": "shop", "commit_sha": SHA}
+    async with opened(tmp_path) as gateway:
+        by_hand = await gateway.post("/api/v1/runs", body)
+        by_clock = await gateway.post("/api/v1/runs", {**body, "trigger": "schedule"})
+        wrong = await gateway.ask("POST", "/api/v1/runs", body={**body, "trigger": "push"})
+        view = await gateway.get(f"/api/v1/runs/{by_clock['run_id']}")
+
+    assert (by_clock["attempt"], view["run"]["trigger"]) == (1, "schedule")
+    assert by_hand["run_id"] != by_clock["run_id"]
+    assert wrong.status_code == 400
 
 
 async def test_a_person_starts_a_run_and_a_repeat_with_the_same_key_gets_the_same_answer(tmp_path: Path) -> None:

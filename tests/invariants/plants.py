@@ -266,6 +266,23 @@ def a_retry_gets_the_lease_id_of_its_first_attempt() -> Story:
     return story
 
 
+@plant("one_lease_a_group")
+def a_second_job_of_a_group_is_leased() -> Story:
+    story = planned((), (), concurrency="deploy")
+    story.lease(JOB)
+    story.say(SECOND, leased(), cause=HELD_BY)
+    return story
+
+
+@plant("one_lease_a_group")
+def a_job_is_leased_while_its_group_is_asked_to_stop() -> Story:
+    story = running((), (), concurrency="deploy")
+    story.cancel_run()
+    story.cancel()
+    story.say(SECOND, leased(), cause=HELD_BY)
+    return story
+
+
 @plant("only_the_holder_speaks")
 def a_stranger_acknowledges() -> Story:
     story = planned()

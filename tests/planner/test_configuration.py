@@ -137,7 +137,7 @@ def test_a_cache_key_follows_the_contents_of_its_files_and_nothing_else() -> Non
 BAD = [
     # (configuration, line, column, key, part of the text)
     ("", 1, 1, "", "the file is empty"),
-    ("[]", 1, 1, "", "expected 'version', 'jobs'"),
+    ("[]", 1, 1, "", "expected a mapping with 'version'"),
     ("version: 1\n", 1, 1, "jobs", "missing"),
     ("jobs: {a: {steps: [x]}}", 1, 1, "version", "write 'version: 1'"),
     ("version: 2\njobs: {a: {steps: [x]}}", 1, 10, "version", "only version 1"),

@@ -28,6 +28,7 @@ from deltaci.orchestrator.outbox import OutboxActor
 from deltaci.orchestrator.repo_actor import RepoActor
 from deltaci.orchestrator.run_actor import RunActor
 from deltaci.store import batching, prepare
+from deltaci.store.database import Database
 from deltaci.store.port import Owed, Settle
 from deltaci.store.sqlite import SqliteStore
 
@@ -205,6 +206,19 @@ def no_grace_after_a_start() -> Patches:
     return [mock.patch.object(JobActor, "load", load_unheard)]
 
 
+def group_held_in_memory_alone() -> Patches:
+    """Dispatch knows who holds a group, and the store takes every lease that it offers."""
+    migrate = Database.migrate
+
+    def without_index(self: Database, path: Any) -> None:
+        migrate(self, path)
+        self.connection.execute("DROP INDEX IF EXISTS job_holding_group")
+
+    blind = prepare.GRANT_JOB.replace("holder.concurrency <> ''", "holder.concurrency <> '' AND 0")
+    assert blind != prepare.GRANT_JOB
+    return [mock.patch.object(prepare, "GRANT_JOB", blind), mock.patch.object(Database, "migrate", without_index)]
+
+
 def second_result_accepted() -> Patches:
     """A result is answered as accepted also when another one was accepted before."""
     after_the_end = jobs._after_the_end
@@ -239,6 +253,7 @@ BUGS: Final[Mapping[str, Callable[[], Patches]]] = {
         outbox_settled_before_it_is_sent,
         two_owners_and_no_revision_check,
         no_grace_after_a_start,
+        group_held_in_memory_alone,
         second_result_accepted,
         unredacted_explanation,
     )

@@ -59,6 +59,7 @@ def plan_of(sha: str, *, jobs_max: int) -> Plan:
                 policy="required" if chance.random() < 0.8 else "allow_failure",
                 priority=chance.choice((0, 0, 5)),
                 is_skipped=chance.random() < 0.1,
+                concurrency=chance.choice((None, None, None, "deploy", "docs")),
                 reasons=(Reason(rule="simulated", text="it was drawn"),),
             )
         )

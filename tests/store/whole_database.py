@@ -137,7 +137,8 @@ async def _deliveries(stage: Stage) -> None:
 
 async def _held_runs(stage: Stage, runner: Runner) -> None:
     """A job in each phase of a lease, one queued again after its runner was lost, one asked to stop."""
-    stage.planner.jobs = (*(a_job(name, labels=(name,)) for name in PHASES), a_job("after", needs=PHASES[:1]))
+    phases = (a_job(name, labels=(name,), concurrency="deploy" if name == "running" else None) for name in PHASES)
+    stage.planner.jobs = (*phases, a_job("after", needs=PHASES[:1]))
     await stage.push("6" * 40, branch="held")
     for name in PHASES:
         holder = await stage.runner(name, labels=(name,))
@@ -156,7 +157,7 @@ async def _held_runs(stage: Stage, runner: Runner) -> None:
     await stage.say(await stage.runner("stop", labels=("stop",)), wire.AckLease, lease)
     await stage.orchestrator.cancel(stopping, ME)
     await stage.run_until(stopping, "CANCEL_REQUESTED")
-    stage.planner.jobs = (a_job("waits", labels=("nobody",)),)
+    stage.planner.jobs = (a_job("waits", labels=("nobody",), concurrency="deploy"),)
     stage.planner.blueprint = BLUEPRINT
     await stage.run_until(await stage.push("8" * 40), "QUEUED")
     stage.planner.blueprint = None

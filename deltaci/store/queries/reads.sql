@@ -47,8 +47,13 @@ WHERE run.repo_id = :repo_id AND run.state = :state AND run.id < :before ORDER B
 SELECT id, snapshot FROM job WHERE queued_at_ms IS NOT NULL ORDER BY queued_at_ms, run_id, position;
 
 -- name: held_jobs
--- Jobs with a live lease, with their repositories.
-SELECT id, repo_id FROM job WHERE state IN ('RUNNING', 'CANCEL_REQUESTED') ORDER BY id;
+-- Jobs with a live lease, with their repositories and concurrency groups.
+SELECT id, repo_id, concurrency FROM job WHERE state IN ('RUNNING', 'CANCEL_REQUESTED') ORDER BY id;
+
+-- name: holder_of_group
+-- The job of a concurrency group that has a live lease.
+SELECT id FROM job
+WHERE repo_id = ? AND concurrency = ? AND concurrency <> '' AND state IN ('RUNNING', 'CANCEL_REQUESTED');
 
 -- name: due
 -- Runs and jobs whose timer has run out, the earliest first.
@@ -230,7 +235,8 @@ FROM run LEFT JOIN repo ON repo.id = run.repo_id WHERE run.id = ?;
 
 -- name: job_rows_of_run
 -- All columns of a run's jobs in the order of its plan, with what a runner is told to do.
-SELECT job.id, job.snapshot, job.state, job.revision, job.due_at_ms, job.queued_at_ms, planned.planned
+SELECT job.id, job.snapshot, job.state, job.revision, job.due_at_ms, job.queued_at_ms, job.concurrency,
+    planned.planned
 FROM job LEFT JOIN planned ON planned.job_id = job.id WHERE job.run_id = ? ORDER BY job.position, job.rowid;
 
 -- name: needs_of_run

@@ -12,18 +12,22 @@ UPDATE run SET state = ?, due_at_ms = ?, revision = ?, snapshot = ? WHERE id = ?
 
 -- name: insert_job
 -- Conditional. The first revision of a job.
-INSERT INTO job (id, run_id, repo_id, position, state, queued_at_ms, due_at_ms, revision, snapshot)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO job (id, run_id, repo_id, position, concurrency, state, queued_at_ms, due_at_ms, revision, snapshot)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING;
 
 -- name: update_job
 -- Conditional. The next revision of a job; no row when another one is stored.
 UPDATE job SET state = ?, queued_at_ms = ?, due_at_ms = ?, revision = ?, snapshot = ? WHERE id = ? AND revision = ?;
 
--- name: update_job_unless_canceled
--- Conditional. The same, and no row either while its run is being canceled.
+-- name: grant_job
+-- Conditional. The same, and no row either while its run is being canceled or a job of its concurrency group is held.
 UPDATE job SET state = ?, queued_at_ms = ?, due_at_ms = ?, revision = ?, snapshot = ? WHERE id = ? AND revision = ?
-    AND NOT EXISTS (SELECT 1 FROM run WHERE run.id = job.run_id AND run.state = 'CANCEL_REQUESTED');
+    AND NOT EXISTS (SELECT 1 FROM run WHERE run.id = job.run_id AND run.state = 'CANCEL_REQUESTED')
+    AND NOT EXISTS (
+        SELECT 1 FROM job AS holder WHERE holder.repo_id = job.repo_id AND holder.concurrency = job.concurrency
+            AND holder.concurrency <> '' AND holder.state IN ('RUNNING', 'CANCEL_REQUESTED')
+    );
 
 -- name: insert_planned
 -- What a runner will be told to do for a job.

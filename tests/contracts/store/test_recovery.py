@@ -6,6 +6,7 @@ from deltaci.domain import job as jobs
 from deltaci.domain import run as runs
 from deltaci.domain.states import EndReason, JobState
 from deltaci.store.port import (
+    HeldJob,
     QueuedJob,
     SaveRepo,
     Store,
@@ -84,7 +85,7 @@ async def test_held_jobs_are_those_with_a_live_lease(store: Store) -> None:
 
     found = await store.held_jobs()
 
-    assert ((running.state.id, "repo_1"), (canceling.state.id, "repo_1")) == found
+    assert (HeldJob(running.state.id, "repo_1"), HeldJob(canceling.state.id, "repo_1")) == found
 
 
 async def test_timers_are_due_by_what_the_state_says(store: Store) -> None:

@@ -3,12 +3,14 @@
 import msgspec
 import pytest
 
+from deltaci.domain import job as jobs
 from deltaci.domain import run as runs
-from deltaci.domain.errors import DuplicateKey, RevisionConflict, RunCanceled
+from deltaci.domain.errors import DuplicateKey, GrantKeptOut, RevisionConflict
 from deltaci.domain.events import SYSTEM, LeaseRenewed
 from deltaci.domain.repo import Latest
 from deltaci.domain.states import EndReason, RunState
 from deltaci.store.port import (
+    HeldJob,
     RunSummary,
     SaveJob,
     SavePlan,
@@ -233,9 +235,57 @@ async def test_a_lease_is_stored_only_while_its_run_is_not_canceled(store: Store
     if is_canceled:
         await store.commit([save_run(stepped(run, runs.RequestCancel(reason=EndReason.USER_CANCELED)))])
     granted = leased(await job_of(store, event.job_id))
-    grant = msgspec.structs.replace(save_job(granted), unless_run_canceled=True)
+    grant = msgspec.structs.replace(save_job(granted), is_grant=True)
 
     (answer,) = await outcomes(store, [[grant]])
 
-    assert isinstance(answer, RunCanceled) == is_canceled
+    assert isinstance(answer, GrantKeptOut) == is_canceled
     assert (await job_of(store, event.job_id)).revision == (1 if is_canceled else granted.state.revision)
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "group", "is_kept_out"),
+    [("repo_1", "deploy", True), ("repo_1", "docs", False), ("repo_2", "deploy", False), ("repo_1", "", False)],
+)
+async def test_a_lease_is_stored_only_while_nobody_else_holds_its_group(
+    store: Store, repo_id: str, group: str, is_kept_out: bool
+) -> None:
+    """Of one group in one repository; whoever has no group is kept out by nobody."""
+    mine = a_created_job(index=0, concurrency=group)
+    other = a_created_job(a_run_id(2), repo_id=repo_id, concurrency="deploy" if group else "")
+    await store.commit([*a_planned_run(1, (mine,)), *a_planned_run(2, (other,))])
+    await store.commit([msgspec.structs.replace(save_job(leased(jobs.created(other))), is_grant=True)])
+    grant = msgspec.structs.replace(save_job(leased(jobs.created(mine))), is_grant=True)
+
+    (answer,) = await outcomes(store, [[grant]])
+
+    assert isinstance(answer, GrantKeptOut) == is_kept_out
+    assert await store.holder_of_group(repo_id, "deploy") == (other.job_id if group else None)
+    assert await store.holder_of_group(repo_id, "") is None
+
+
+async def test_of_two_leases_of_a_group_in_one_batch_one_is_stored(store: Store) -> None:
+    """What is staged counts: the second one finds the first."""
+    events = tuple(a_created_job(index=index, concurrency="deploy") for index in range(2))
+    await store.commit(a_planned_run(1, events))
+    grants = [msgspec.structs.replace(save_job(leased(jobs.created(event))), is_grant=True) for event in events]
+
+    answers = await outcomes(store, [[grant] for grant in grants])
+
+    kept_out = [isinstance(answer, GrantKeptOut) for answer in answers]
+    assert sorted(kept_out) == [False, True]
+    assert await store.held_jobs() == (HeldJob(events[kept_out.index(False)].job_id, "repo_1", "deploy"),)
+
+
+async def test_a_group_is_free_when_its_job_is_queued_again(store: Store) -> None:
+    """A lost lease holds nothing."""
+    mine, other = (a_created_job(index=index, concurrency="deploy") for index in range(2))
+    await store.commit(a_planned_run(1, (mine, other)))
+    held = leased(jobs.created(mine))
+    await store.commit([save_job(held)])
+    await store.commit([save_job(stepped(held.state, jobs.Revoke()))])
+
+    (answer,) = await outcomes(store, [[msgspec.structs.replace(save_job(leased(jobs.created(other))), is_grant=True)]])
+
+    assert answer is None
+    assert await store.holder_of_group("repo_1", "deploy") == other.job_id

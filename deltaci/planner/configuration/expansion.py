@@ -13,11 +13,15 @@ from typing import Final
 import msgspec
 
 from deltaci.domain.plan import JOBS_MAX, MATRIX_MAX, Artifact, Cache, PlannedJob, Step, first_cycle
+from deltaci.planner.configuration.expressions import ExpressionInvalid, fill
+from deltaci.planner.configuration.problems import Problems
+from deltaci.planner.configuration.reading import GROUP_TEXT, read
+from deltaci.planner.configuration.secrets import check_for_credentials
+from deltaci.planner.configuration.shape import GROUP, LABEL, At, FileSpec, FullRun, JobSpec, MatrixSpec, StepSpec, Text
+from deltaci.planner.configuration.values import outside
 from deltaci.planner.errors import ConfigurationInvalid, Problem, printable
-from deltaci.planner.expressions import ExpressionInvalid, fill
 from deltaci.planner.globs import GlobInvalid
 from deltaci.planner.repository import Files
-from deltaci.planner.schema import At, JobSpec, MatrixSpec, Problems, StepSpec, Text, outside, read
 from deltaci.planner.yaml_nodes import parse
 
 FILE: Final = "deltaci.yaml"
@@ -29,15 +33,28 @@ STEP_NAME_CHARACTERS_MAX: Final = 60
 _COMBINATIONS_MAX: Final = 16 * MATRIX_MAX
 _ARTIFACT_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .+=@()-]{0,99}", re.ASCII)
 _CACHE_KEY: Final = re.compile(r"[\x21-\x7e]{1,200}")
-_LABEL: Final = re.compile(r"\S{1,100}")
 
 
 class ConfiguredJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as it would run, with the patterns that decide whether it does."""
+    """A job as it would run, with the patterns and the projects that decide whether it does."""
 
     job: PlannedJob
     paths: tuple[str, ...] = ()
     paths_ignore: tuple[str, ...] = ()
+    projects: tuple[Text, ...] = ()
+
+
+class Configuration(msgspec.Struct, frozen=True, kw_only=True):
+    """What `deltaci.yaml` says, expanded for one commit. `jobs` are in the order of the file."""
+
+    jobs: tuple[ConfiguredJob, ...]
+    full_run: FullRun = FullRun()
+    documentation: tuple[str, ...] = ()
+
+    @property
+    def names_projects(self) -> bool:
+        """Whether a job depends on projects, so that they have to be discovered."""
+        return any(each.projects for each in self.jobs)
 
 
 def is_present(files: Files) -> bool:
@@ -63,25 +80,37 @@ def is_present(files: Files) -> bool:
 
 
 def load(data: bytes, files: Files, *, jobs_max: int = JOBS_MAX) -> tuple[ConfiguredJob, ...]:
-    """The jobs of a configuration, matrices expanded, in the order of the file.
+    """The jobs of a configuration: see `configure`."""
+    return configure(data, files, jobs_max=jobs_max).jobs
+
+
+def configure(data: bytes, files: Files, *, jobs_max: int = JOBS_MAX) -> Configuration:
+    """What a configuration says, matrices expanded.
 
     Args:
         files: of the commit that is planned; `hash(...)` is computed from them.
     Raises:
         ConfigurationInvalid: with all problems.
     """
-    root = parse(data, FILE)
+    problems = Problems(FILE)
+    written = as_written(data, problems)
+    jobs = _Expansion(written.jobs, files, problems, jobs_max).jobs()
+    if problems.found():
+        raise ConfigurationInvalid(problems.found())
+    return Configuration(jobs=jobs, full_run=written.full_run, documentation=written.documentation)
+
+
+def as_written(data: bytes, problems: Problems) -> FileSpec:
+    """A configuration before its matrices are expanded; raises ConfigurationInvalid with all problems."""
+    root = parse(data, problems.file)
     if isinstance(root, Problem):
         raise ConfigurationInvalid((root,))
-    problems = Problems(FILE)
-    specs = read(root, problems)
-    _check_needs(specs, problems)
+    check_for_credentials(root, problems)
+    written = read(root, problems)
+    _check_needs(written.jobs, problems)
     if problems.found():
         raise ConfigurationInvalid(problems.found())
-    jobs = _Expansion(specs, files, problems, jobs_max).jobs()
-    if problems.found():
-        raise ConfigurationInvalid(problems.found())
-    return jobs
+    return written
 
 
 def _check_needs(specs: Sequence[JobSpec], problems: Problems) -> None:
@@ -200,8 +229,23 @@ class _Expansion:
             artifacts=self._artifacts(spec, matrix),
             caches=self._caches(spec, matrix),
             matrix=matrix,
+            reports=self._paths(spec.reports, matrix),
+            concurrency=self._group(spec.concurrency, matrix),
         )
-        return ConfiguredJob(job=job, paths=spec.paths, paths_ignore=spec.paths_ignore)
+        return ConfiguredJob(
+            job=job,
+            paths=tuple(path.text for path in spec.paths),
+            paths_ignore=tuple(path.text for path in spec.paths_ignore),
+            projects=tuple(Text(self._fill(project, matrix), project.at) for project in spec.projects),
+        )
+
+    def _group(self, group: Text | None, matrix: Mapping[str, str]) -> str | None:
+        if group is None:
+            return None
+        text = self._fill(group, matrix)
+        if not GROUP.fullmatch(text):
+            self._problems.add(group.at, f"{printable(text)!r}: {GROUP_TEXT}")
+        return text
 
     def _step(self, step: StepSpec, matrix: Mapping[str, str]) -> Step:
         run = self._fill(step.run, matrix)
@@ -211,7 +255,7 @@ class _Expansion:
 
     def _label(self, label: Text, matrix: Mapping[str, str]) -> str:
         text = self._fill(label, matrix)
-        if not _LABEL.fullmatch(text):
+        if not LABEL.fullmatch(text):
             self._problems.add(label.at, f"{printable(text)!r} is not a label: 1 to 100 characters and no white space")
         return text
 

@@ -9,7 +9,6 @@ import posixpath
 import re
 import statistics
 import subprocess
-import tempfile
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -26,7 +25,7 @@ from deltaci.planner.service import RepositoryPlanner
 
 BEGIN: Final = "<!-- replay: begin -->"
 END: Final = "<!-- replay: end -->"
-NOWHERE: Final = "0" * 40
+JOBS_MAX: Final = 10_000
 
 
 class Commit(msgspec.Struct, frozen=True):
@@ -185,16 +184,16 @@ async def replay(directory: Path, count: int) -> Replayed:
     """Plan the last `count` commits of the main line of the repository at `directory`, each against its parent."""
     repository = Repository(directory)
     line = repository.main_line(count)
-    with tempfile.TemporaryDirectory(prefix="deltaci-replay-") as data:
-        planner = RepositoryPlanner(Path(data))
+    planner = RepositoryPlanner(directory, jobs_max=JOBS_MAX)
 
-        async def plan(commit: str, base: str) -> Plan:
-            return await planner.plan(
-                repo_id=directory.name, clone_url=directory.as_uri(), commit_sha=commit, ref=None, base_sha=base
-            )
+    async def plan(commit: str, base: str | None) -> Plan:
+        return await planner.plan_here(directory, commit_sha=commit, base_sha=base)
 
-        whole = await plan(line[-1][1], NOWHERE)
+    try:
+        whole = await plan(line[-1][1], None)
         commits = [await _one(repository, plan, parent, commit) for parent, commit in line]
+    finally:
+        planner.close()
     ecosystems = sorted({project.id.partition(":")[0] for project in whole.projects})
     name = directory.parent.name.replace("+", "/") if directory.name == "repo" else directory.name
     return Replayed(name, ", ".join(ecosystems), len(whole.projects), tuple(commits))
@@ -202,7 +201,7 @@ async def replay(directory: Path, count: int) -> Replayed:
 
 async def _one(repository: Repository, plan: Any, parent: str, commit: str) -> Commit:
     try:
-        full, made = await plan(commit, NOWHERE), await plan(commit, parent)
+        full, made = await plan(commit, None), await plan(commit, parent)
     except PlanFailed as error:
         return Commit(commit, 0, 0, 0, failed=str(error))
     roots = {root_of(one.id) for one in full.projects}

@@ -3,6 +3,7 @@
 import shutil
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -122,23 +123,15 @@ def _print_log(data: bytes, name: str) -> None:
 
 
 def _made(compared: Comparison) -> Plan:
-    home = Path(tempfile.mkdtemp(prefix="deltaci-plan-"))
+    # No mirror is made: the repository is read where it is.
+    planner = RepositoryPlanner(compared.git_dir)
     try:
-        # The blueprint is for servers that keep recipes.
-        return msgspec.structs.replace(anyio.run(_plan, compared, home), blueprint=None)
+        plan = anyio.run(
+            partial(planner.plan_here, compared.git_dir, commit_sha=compared.head_sha, base_sha=compared.base_sha)
+        )
     except (PlanFailed, PlanUnavailable) as error:
         raise click.ClickException(str(error)) from error
     finally:
-        shutil.rmtree(home, ignore_errors=True)
-
-
-async def _plan(compared: Comparison, home: Path) -> Plan:
-    # As for a pull request: a base that is no ancestor stands for where the two histories parted.
-    return await RepositoryPlanner(home).plan(
-        repo_id="local",
-        clone_url=compared.git_dir.as_uri(),
-        commit_sha=compared.head_sha,
-        ref=None,
-        base_sha=compared.base_sha,
-        is_pull_request=True,
-    )
+        planner.close()
+    # The blueprint is for servers that keep recipes.
+    return msgspec.structs.replace(plan, blueprint=None)

@@ -116,6 +116,28 @@ class RepositoryPlanner:
                 raise PlanUnavailable(str(error)) from error
             raise PlanFailed(str(error)) from error
 
+    async def plan_here(self, git_dir: Path, *, commit_sha: str, base_sha: str | None) -> Plan:
+        """What should run for a commit of a repository on this machine, compared as a pull request is.
+
+        Nothing is fetched or written.
+
+        Args:
+            git_dir: the repository, or the `.git` of a working copy; it is read and never written.
+            base_sha: None if there is nothing to compare with: then everything runs.
+        Raises:
+            ConfigurationInvalid, PlanFailed, PlanUnavailable: as `plan`.
+        """
+        request = Request(
+            number=0,
+            directory=str(git_dir),
+            repo_id=git_dir.name,
+            commit_sha=commit_sha,
+            base_sha=base_sha,
+            unknown_because="no base was given" if base_sha is None else None,
+            is_pull_request=True,
+        )
+        return await self._ask(None, request)
+
     async def _base(self, mirror: Mirror, base_sha: str | None, base_ref: str | None) -> tuple[str | None, str | None]:
         """The base if it can be had, or why it cannot: a base that is gone is normal after a force push."""
         why = _NO_COMMIT.get(base_sha or "")
@@ -128,14 +150,14 @@ class RepositoryPlanner:
             return None, f"its base {base_sha} could not be read from the repository"
         return base_sha, None
 
-    async def _ask(self, mirror: Mirror, request: Request) -> Plan:
+    async def _ask(self, mirror: Mirror | None, request: Request) -> Plan:
         match await self.workers.ask(request):
             case Planned(plan=plan):
                 return plan
             case Failed(text=text, problems=problems, is_configuration=is_configuration):
                 raise ConfigurationInvalid(problems) if is_configuration else PlanFailed(text, problems)
             case Unreadable(text=text, is_retryable=is_retryable, is_damaged=is_damaged):
-                if is_damaged:
+                if is_damaged and mirror is not None:
                     await mirror.discard()
                 raise PlanUnavailable(text) if is_retryable else PlanFailed(text)
 

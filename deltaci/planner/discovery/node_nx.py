@@ -14,6 +14,7 @@ import msgspec
 
 from deltaci.planner.discovery.jsonc import jsonc
 from deltaci.planner.discovery.node_inputs import Reads, reads_of
+from deltaci.planner.discovery.node_jobs import LINT_SCRIPTS, TEST_SCRIPTS
 from deltaci.planner.discovery.node_packages import Names, Package, clean, is_own
 from deltaci.planner.discovery.project import Tree, join, parent, table, texts
 from deltaci.planner.globs import GlobInvalid, Globs
@@ -24,6 +25,8 @@ MATCHED_MAX: Final = 200
 IMPLICIT_MAX: Final = 200
 _GLOB: Final = re.compile(r"[*?\[{(]")
 _ROOT: Final = "{workspaceRoot}/"
+# `@nx/vite:test`, `nx:run-commands`, `./tools:x`: no names of targets, though those may have colons, too.
+_EXECUTOR: Final = re.compile(r"(?:@|\./|nx:|nx/)")
 _CONFIG: Final = r"\.(?:config|workspace|preset)\.[cm]?[jt]s"
 # Plugin -> files that it looks for in a project, and the options that name its targets, with what they are called else.
 _INFERRED: Final[Mapping[str, tuple[str | None, Mapping[str, str]]]] = {
@@ -74,7 +77,7 @@ class Nx:
         self._matched: dict[str, frozenset[str] | None] = {}
         self._sorted: list[NxProject] = []
         self._roots: set[str] = set()
-        inputs = [table(self._content, "namedInputs"), table(self._content, "targetDefaults")]
+        inputs = [table(self._content, "namedInputs"), *_run_targets(table(self._content, "targetDefaults"))]
         shared = list(_workspace_files(inputs)) + list(table(self._content, "implicitDependencies"))
         plugins = self._content.get("plugins")
         self._plugins = _plugins(plugins if isinstance(plugins, list) else [])
@@ -181,6 +184,30 @@ def _of_target(each: Any) -> list[str]:
     if isinstance(each, str) and ":" in each and not each.startswith("^"):
         return [each.partition(":")[0]]
     return []
+
+
+def _run_targets(defaults: Mapping[str, Any]) -> list[Any]:
+    """The defaults of the targets that jobs run, of what those depend on, and of executors: any target may have one."""
+    found: dict[str, Any] = {name: each for name, each in defaults.items() if _EXECUTOR.match(name)}
+    waiting = [*LINT_SCRIPTS, *TEST_SCRIPTS, *(name for name in defaults if "*" in name)]
+    for each in found.values():
+        waiting += _needed(each)
+    while waiting:
+        name = waiting.pop()
+        if name in defaults and name not in found:
+            found[name] = defaults[name]
+            waiting += _needed(defaults[name])
+    return list(found.values())
+
+
+def _needed(target: Any) -> list[str]:
+    """The names of targets, of whatever project, that a target depends on."""
+    depends = target.get("dependsOn") if isinstance(target, dict) else None
+    names = [
+        each.get("target") if isinstance(each, dict) else each
+        for each in (depends if isinstance(depends, list) else ())
+    ]
+    return [part for name in names if isinstance(name, str) for part in (name.lstrip("^"), name.partition(":")[2])]
 
 
 def _workspace_files(values: Iterable[Any]) -> Iterable[str]:

@@ -193,6 +193,13 @@ def test_a_negated_implicit_dependency_takes_a_declared_one_away() -> None:
         ({"namedInputs": {"sharedGlobals": ["{workspaceRoot}/tools/*.js"]}}, "tools/a.js", {"a", "b"}),
         ({"targetDefaults": {"test": {"inputs": [{"fileset": "{workspaceRoot}/data/**/*"}]}}}, "data/x/y", {"a", "b"}),
         ({"namedInputs": {"x": [{"json": "{workspaceRoot}/data/v.json", "fields": ["a"]}]}}, "data/v.json", {"a", "b"}),
+        ({"targetDefaults": {"audit:all": {"inputs": ["{workspaceRoot}/**/*"]}}}, "data/x", set()),
+        (
+            {"targetDefaults": {"test": {"dependsOn": ["^gen"]}, "gen": {"inputs": ["{workspaceRoot}/data/x"]}}},
+            "data/x",
+            {"a", "b"},
+        ),
+        ({"targetDefaults": {"@x/y:z": {"inputs": ["{workspaceRoot}/data/x"]}}}, "data/x", {"a", "b"}),
         ({"namedInputs": {"x": ["!{workspaceRoot}/data/**/*", "{projectRoot}/**/*"]}}, "data/x", set()),
         ({"implicitDependencies": {"tools/a.js": "*"}}, "tools/a.js", {"a", "b"}),
         ({"plugins": ["./tools/plugin"]}, "tools/plugin/index.ts", {"a", "b"}),

@@ -24,17 +24,16 @@ from deltaci.domain.run import Run
 from deltaci.domain.states import JobState, RunState
 from deltaci.store.journal import GENESIS, Draft, Row, chained, draft_of_audit, drafts_of_events, entry_of
 from deltaci.store.memory_recipes import MemoryRecipes
+from deltaci.store.memory_rows import drafts_of_job, is_of_stream, job_row, run_row
 from deltaci.store.port import (
     AddJob,
     ArtifactStored,
     Audit,
-    Columns,
     Delivery,
     DropBlueprint,
     Explanation,
     Hasten,
     HeldJob,
-    JobRow,
     JournalEntry,
     LogChunk,
     LogRow,
@@ -47,7 +46,6 @@ from deltaci.store.port import (
     Reported,
     Rows,
     Runner,
-    RunRow,
     RunSummary,
     SaveBlueprint,
     SaveJob,
@@ -141,7 +139,7 @@ class MemoryStore:
                 if stored is None or stored[0].revision != write.expected_revision or self._is_kept_out(write):
                     raise refused(write)
                 self._put(self._jobs, write.job.id, (write.job, stored[1]))
-                return _job_drafts(write, write.expected_revision + 1)
+                return drafts_of_job(write, write.expected_revision + 1)
             case AddJob():
                 return self._add_job(write)
             case SavePlan():
@@ -207,7 +205,7 @@ class MemoryStore:
         siblings = (*self._jobs_of_run.get(job.run_id, ()), job.id)
         self._put(self._jobs_of_run, job.run_id, tuple(sorted(siblings, key=position_of)))
         self._put(self._needs, job.id, write.needs)
-        return _job_drafts(write, 1)
+        return drafts_of_job(write, 1)
 
     def _is_kept_out(self, write: SaveJob) -> bool:
         if not write.is_grant:
@@ -365,7 +363,7 @@ class MemoryStore:
                 continue
             if run.id in shared:
                 continue
-            newer = [other.id for other in self._runs.values() if _is_of_stream(other, run) and other.id > run.id]
+            newer = [other.id for other in self._runs.values() if is_of_stream(other, run) and other.id > run.id]
             if newer:
                 pairs.append((run.id, max(newer)))
         return tuple(sorted(pairs)[:limit])
@@ -519,8 +517,8 @@ class MemoryStore:
         own_keys = {PlanRun(run_id).key, ReportRun(run_id).key, KeepRecipe(run_id).key}
         return Rows(
             journal_id=len(self._journal),
-            run=_run_row(run),
-            jobs=tuple(_job_row(*self._jobs[job_id], self._needs[job_id]) for job_id in job_ids),
+            run=run_row(run),
+            jobs=tuple(job_row(*self._jobs[job_id], self._needs[job_id]) for job_id in job_ids),
             plan=plan,
             plan_digest="" if plan is None else digest(plan),
             deliveries=tuple(one for one in self._deliveries.values() if one.run_id == run_id),
@@ -600,28 +598,3 @@ class MemoryStore:
             and all(need not in states or states[need].is_final for need in self._needs[job_id])
             for job_id, state in states.items()
         )
-
-
-def _run_row(run: Run) -> RunRow:
-    columns = Columns(state=run.state.value, revision=run.revision, due_at_ms=runs.deadline_ms(run))
-    return RunRow(run=run, columns=columns, key=run.key, attempt=run.attempt, stream=run.trigger.stream)
-
-
-def _job_row(job: Job, planned: PlannedJob, needs: tuple[str, ...]) -> JobRow:
-    columns = Columns(
-        state=job.state.value,
-        revision=job.revision,
-        due_at_ms=jobs.deadline_ms(job),
-        queued_at_ms=job.attempts[-1].queued_at_ms if job.state is JobState.QUEUED else None,
-        concurrency=job.concurrency,
-    )
-    return JobRow(job=job, columns=columns, planned=planned, needs=tuple(sorted(needs)))
-
-
-def _is_of_stream(run: Run, other: Run) -> bool:
-    stream = run.trigger.stream
-    return stream != "" and stream == other.trigger.stream and run.key.repo_id == other.key.repo_id
-
-
-def _job_drafts(write: SaveJob | AddJob, first: int) -> list[Draft]:
-    return drafts_of_events(write.job.id, write.job.run_id, first, write.events, write.cause)

@@ -1,0 +1,42 @@
+"""What a database would hold or find, from what the memory store keeps: rows, their journal, runs of one stream.
+
+Rule: every column is derived from the snapshot, so that there is nothing here to disagree with it.
+"""
+
+from deltaci.domain import job as jobs
+from deltaci.domain import run as runs
+from deltaci.domain.job import Job
+from deltaci.domain.plan import PlannedJob
+from deltaci.domain.run import Run
+from deltaci.domain.states import JobState
+from deltaci.store.journal import Draft, drafts_of_events
+from deltaci.store.port import AddJob, Columns, JobRow, RunRow, SaveJob
+
+
+def run_row(run: Run) -> RunRow:
+    """What the row of a run says beside its snapshot."""
+    columns = Columns(state=run.state.value, revision=run.revision, due_at_ms=runs.deadline_ms(run))
+    return RunRow(run=run, columns=columns, key=run.key, attempt=run.attempt, stream=run.trigger.stream)
+
+
+def job_row(job: Job, planned: PlannedJob, needs: tuple[str, ...]) -> JobRow:
+    """What the row of a job says beside its snapshot; `needs` are the ids of the jobs that it waits for."""
+    columns = Columns(
+        state=job.state.value,
+        revision=job.revision,
+        due_at_ms=jobs.deadline_ms(job),
+        queued_at_ms=job.attempts[-1].queued_at_ms if job.state is JobState.QUEUED else None,
+        concurrency=job.concurrency,
+    )
+    return JobRow(job=job, columns=columns, planned=planned, needs=tuple(sorted(needs)))
+
+
+def is_of_stream(run: Run, other: Run) -> bool:
+    """Whether both runs are of one stream, of which the newest supersedes the others."""
+    stream = run.trigger.stream
+    return stream != "" and stream == other.trigger.stream and run.key.repo_id == other.key.repo_id
+
+
+def drafts_of_job(write: SaveJob | AddJob, first: int) -> list[Draft]:
+    """The journal's entries of a job's events, the first of them with sequence `first`."""
+    return drafts_of_events(write.job.id, write.job.run_id, first, write.events, write.cause)

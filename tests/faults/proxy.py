@@ -17,21 +17,30 @@ RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER of no time: closing is a res
 
 
 class End(asyncio.Protocol):
-    """One of the two sockets of a connection; what it reads goes out at the other."""
+    """One of the two sockets of a connection; what it reads goes out at the other.
 
-    def __init__(self) -> None:
+    It is in `living` as long as its socket is open: also when it is closing and has bytes left that nobody takes.
+    """
+
+    def __init__(self, living: "set[End]") -> None:
+        self._living = living
         self.transport: asyncio.Transport
+        self.lost: asyncio.Future[None]
         self.other: End | None = None
         self.is_deaf = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        self.lost = asyncio.get_running_loop().create_future()
+        self._living.add(self)
 
     def data_received(self, data: bytes) -> None:
         if self.other is not None and not self.is_deaf:
             self.other.transport.write(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._living.discard(self)
+        self.lost.set_result(None)
         # Also not told: a firewall that forgot a connection says nothing at all.
         if self.other is not None and not self.is_deaf:
             self.other.transport.close()
@@ -58,6 +67,7 @@ class Proxy:
         self._target = port
         self._loop = asyncio.new_event_loop()
         self._links: list[tuple[End, End]] = []  # the runner's end and the server's
+        self._ends: set[End] = set()
         self._refuses = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -108,7 +118,7 @@ class Proxy:
         return await self._loop.create_server(self._welcome, "127.0.0.1", 0)
 
     def _welcome(self) -> End:
-        return Welcome(self._connect)
+        return Welcome(self._ends, self._connect)
 
     def _connect(self, near: End) -> None:
         if self._refuses:
@@ -121,7 +131,7 @@ class Proxy:
 
     async def _link(self, near: End) -> None:
         try:
-            _, far = await self._loop.create_connection(End, "127.0.0.1", self._target)
+            _, far = await self._loop.create_connection(lambda: End(self._ends), "127.0.0.1", self._target)
         except OSError:
             near.reset()
             return
@@ -158,20 +168,23 @@ class Proxy:
 
     async def _close(self) -> None:
         self._server.close()
-        for task in self._tasks:
+        # Those of ours, and those of the loop that are about to welcome a connection.
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for link in self._links:
-            for end in link:
-                end.transport.abort()
-        await asyncio.sleep(0)  # aborted transports close their sockets in the next round
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # A socket is closed in the round after it was given up: a loop that ended would leave that to the next test.
+        lost = [end.lost for end in self._ends]
+        for end in self._ends:
+            end.transport.abort()
+        await asyncio.gather(*lost)
 
 
 class Welcome(End):
     """The end that was connected to."""
 
-    def __init__(self, on_made: Callable[[End], Any]) -> None:
-        super().__init__()
+    def __init__(self, living: set[End], on_made: Callable[[End], Any]) -> None:
+        super().__init__(living)
         self._on_made = on_made
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

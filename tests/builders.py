@@ -129,7 +129,7 @@ def a_delivery(**more: Any) -> Delivery:
         "received_at_ms": NOW_MS,
         "event": "push",
     }
-    if "ignored" not in more:
+    if not {"ignored", "run_id"} & more.keys():
         values["run_id"] = a_run_id()
     return Delivery(**(values | more))
 

@@ -57,4 +57,16 @@ class KeepRecipe(_Effect, frozen=True):
         return f"recipe:{self.run_id}"
 
 
-Effect: TypeAlias = PlanRun | AnalyzeAttempt | ReportRun | KeepRecipe
+class ActOnDelivery(_Effect, frozen=True):
+    """Do what the request of a delivery asks for, if whoever asks may."""
+
+    repo_id: str
+    delivery_id: str
+
+    @property
+    def key(self) -> str:
+        """Unique among all debts."""
+        return f"delivery:{self.repo_id}:{self.delivery_id}"
+
+
+Effect: TypeAlias = PlanRun | AnalyzeAttempt | ReportRun | KeepRecipe | ActOnDelivery

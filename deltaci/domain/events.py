@@ -47,7 +47,7 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `stream` names what a newer run of the same makes superfluous: `branch:main`, `pr:12`.
     """
 
-    kind: Literal["push", "pull_request", "manual", "schedule"]
+    kind: Literal["push", "pull_request", "merge_group", "manual", "schedule"]
     ref: str
     commit_sha: str
     base_sha: str | None = None

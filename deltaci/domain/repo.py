@@ -11,14 +11,20 @@ import msgspec
 from deltaci.domain.events import RunKey, Trigger
 from deltaci.domain.states import EndReason, RunState
 
-Forge = Literal["git", "github"]
+Forge = Literal["git", "github", "gitlab", "gitea"]
+# Whose pull requests wait until somebody with the right lets them run: nobody's, those of strangers, of every fork.
+Approval = Literal["none", "first_time", "forks"]
 
 
 class Repo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A registered repository. `secret` and `api_token` never leave the process.
 
     `report_to`: where the `git` forge writes results (a file path or an http(s) address), or the base address of the
-    GitHub API; empty: nowhere. `default_branch`: only pushes to it make recipes.
+    forge's API; empty: nowhere. `default_branch`: only pushes to it make recipes.
+    `previous_secret` still signs while the forge's secret is changed. `installation_id`: that of our GitHub App, whose
+    key takes the place of `api_token`. `is_one_run_a_commit`: a push to a branch whose pull request is open starts
+    nothing, the pull request does. `watched`: branches (globs) whose heads are compared with what we know, besides the
+    default one. `removed_because`: why it is not ours to build any more; empty as long as it is.
     """
 
     id: str
@@ -33,6 +39,13 @@ class Repo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     running_max: int = 0
     run_timeout_ms: int = 6 * 3_600_000
     default_branch: str = "main"
+    previous_secret: str = ""
+    installation_id: int = 0
+    is_one_run_a_commit: bool = False
+    watched: tuple[str, ...] = ()
+    approval: Approval = "none"
+    removed_because: str = ""
+    revision: int = 1
 
 
 class Latest(msgspec.Struct, frozen=True):

@@ -15,7 +15,9 @@ import msgspec
 
 from deltaci.domain.errors import BadSignature, MalformedRequest
 from deltaci.domain.events import Trigger
+from deltaci.domain.pull_request import PullRequest
 from deltaci.domain.repo import Repo
+from deltaci.domain.requests import Request
 
 TITLE_CHARACTERS_MAX: Final = 200
 AUTHOR_CHARACTERS_MAX: Final = 100
@@ -37,16 +39,21 @@ class Webhook(msgspec.Struct, frozen=True):
 
 
 class Received(msgspec.Struct, frozen=True, kw_only=True):
-    """What a webhook says. Exactly one of `trigger` and `ignored` is set; `ignored` is the reason, for people."""
+    """What a webhook says: a trigger, a request, or why neither (`ignored`, for people). Exactly one of them is set.
+
+    `pull_request`: what the event tells of one, whatever else it says; to be kept.
+    """
 
     delivery_id: str
     event: str
     trigger: Trigger | None = None
+    request: Request | None = None
     ignored: str | None = None
+    pull_request: PullRequest | None = None
 
     def __post_init__(self) -> None:
-        if (self.trigger is None) == (self.ignored is None):
-            raise ValueError(f"delivery {self.delivery_id} needs either a trigger or a reason why it has none")
+        if (self.trigger is not None) + (self.request is not None) + (self.ignored is not None) != 1:
+            raise ValueError(f"delivery {self.delivery_id} needs a trigger, a request, or a reason why it has neither")
 
 
 class WebhookForge(Protocol):

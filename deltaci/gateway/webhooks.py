@@ -37,7 +37,9 @@ async def receive(forge: str) -> Response:
             body_sha256=hashlib.sha256(webhook.body).hexdigest(),
             event=received.event,
             trigger=received.trigger,
+            request=received.request,
             ignored=received.ignored,
+            pull_request=received.pull_request,
         ),
     )
     if admitted.run_id is None:

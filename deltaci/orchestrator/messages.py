@@ -9,6 +9,8 @@ from deltaci.domain.events import Cause, Trigger
 from deltaci.domain.job import GrantLease, Job, JobCommand
 from deltaci.domain.machine import Refusal
 from deltaci.domain.plan import Plan, PlannedJob
+from deltaci.domain.pull_request import PullRequest
+from deltaci.domain.requests import Request
 from deltaci.domain.run import JobSeen, RunCommand
 from deltaci.store.port import QueuedJob, Reply
 
@@ -127,8 +129,10 @@ class Admit(_Message, frozen=True, kw_only=True):
     delivery_id: str
     body_sha256: str
     event: str
-    trigger: Trigger | None
-    ignored: str | None
+    trigger: Trigger | None = None
+    request: Request | None = None
+    ignored: str | None = None
+    pull_request: PullRequest | None = None
 
 
 class Admitted(_Message, frozen=True, kw_only=True):

@@ -12,8 +12,10 @@ from deltaci.domain.effects import Effect
 from deltaci.domain.errors import SnapshotCorrupt
 from deltaci.domain.job import Job
 from deltaci.domain.plan import Plan, PlannedJob
+from deltaci.domain.pull_request import PullRequest
 from deltaci.domain.recipe import Recipe
 from deltaci.domain.repo import Repo
+from deltaci.domain.requests import Request
 from deltaci.domain.run import Run
 from deltaci.store.port import Explanation, Runner
 
@@ -28,6 +30,8 @@ PLANNED: Final = msgspec.msgpack.Decoder(PlannedJob)
 BLUEPRINT: Final = msgspec.msgpack.Decoder(Blueprint)
 RECIPE: Final = msgspec.msgpack.Decoder(Recipe)
 REPO: Final = msgspec.msgpack.Decoder(Repo)
+REQUEST: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(Request)
+PULL_REQUEST: Final = msgspec.msgpack.Decoder(PullRequest)
 RUNNER: Final = msgspec.msgpack.Decoder(Runner)
 EXPLANATION: Final = msgspec.msgpack.Decoder(Explanation)
 EFFECT: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(Effect)

@@ -18,26 +18,31 @@ from deltaci.domain.errors import StoreUnavailable
 from deltaci.domain.events import RunKey
 from deltaci.domain.job import Job
 from deltaci.domain.plan import Plan, PlannedJob, digest
+from deltaci.domain.pull_request import PullRequest
 from deltaci.domain.recipe import Kept, Recipe
 from deltaci.domain.repo import Latest, Repo
 from deltaci.domain.run import Run
 from deltaci.domain.states import JobState, RunState
 from deltaci.store.journal import GENESIS, Draft, Row, chained, draft_of_audit, drafts_of_events, entry_of
+from deltaci.store.memory_forges import MemoryForges
+from deltaci.store.memory_logs import MemoryLogs
 from deltaci.store.memory_recipes import MemoryRecipes
 from deltaci.store.memory_rows import drafts_of_job, is_of_stream, job_row, run_row
 from deltaci.store.port import (
     AddJob,
     ArtifactStored,
     Audit,
+    ChangeRepo,
     Delivery,
+    DeliveryActed,
     DropBlueprint,
     Explanation,
     Hasten,
     HeldJob,
     JournalEntry,
     LogChunk,
-    LogRow,
     LogState,
+    NumberedDelivery,
     Owe,
     Owed,
     Postpone,
@@ -50,7 +55,9 @@ from deltaci.store.port import (
     SaveBlueprint,
     SaveJob,
     SavePlan,
+    SavePullRequest,
     SaveRecipe,
+    SaveRemoteId,
     SaveRepo,
     SaveRun,
     Settle,
@@ -78,10 +85,7 @@ class MemoryStore:
         self._needs: dict[str, tuple[str, ...]] = {}
         self._outbox: dict[str, Owed] = {}
         self._generation = 0
-        self._deliveries: dict[tuple[str, str], Delivery] = {}
         self._replies: dict[str, Reply] = {}
-        self._log_states: dict[tuple[str, int], LogState] = {}
-        self._logs: dict[tuple[str, int], tuple[bytes, ...]] = {}
         self._artifacts: dict[tuple[str, int, str], ArtifactStored] = {}
         self._explanations: dict[tuple[str, int], Explanation] = {}
         self._reported: dict[tuple[str, str], str] = {}
@@ -89,6 +93,8 @@ class MemoryStore:
         self._tokens: dict[str, Token] = {}
         self._runners: dict[str, Runner] = {}
         self._recipes = MemoryRecipes(self._put, self._take)
+        self._forges = MemoryForges(self._put)
+        self._logs = MemoryLogs(self._put)
         self._journal: list[Row] = []
         self._undo: list[Callable[[], Any]] = []
         self.is_broken = False
@@ -156,18 +162,20 @@ class MemoryStore:
                 self._postpone(write)
             case Hasten():
                 self._hasten(write.latest_at_ms)
-            case Delivery():
-                self._insert(self._deliveries, (write.repo_id, write.delivery_id), write, write)
+            case Delivery() | DeliveryActed() | SavePullRequest() | SaveRemoteId():
+                self._forges.apply(write)
             case Reply():
                 self._insert(self._replies, write.key, write, write)
             case LogChunk():
-                self._append_log(write)
+                self._logs.append(write)
             case Audit():
                 return [draft_of_audit(write)]
             case SaveRepo():
                 if any(repo.name == write.repo.name for repo in self._repos.values()):
                     raise refused(write)
                 self._insert(self._repos, write.repo.id, write.repo, write)
+            case ChangeRepo():
+                self._change_repo(write)
             case Token():
                 if any(token.id == write.id for token in self._tokens.values()):
                     raise refused(write)
@@ -207,6 +215,13 @@ class MemoryStore:
         self._put(self._needs, job.id, write.needs)
         return drafts_of_job(write, 1)
 
+    def _change_repo(self, write: ChangeRepo) -> None:
+        repo, stored = write.repo, self._repos.get(write.repo.id)
+        namesakes = (one for one in self._repos.values() if one.name == repo.name and one.id != repo.id)
+        if stored is None or stored.revision != repo.revision - 1 or next(namesakes, None) is not None:
+            raise refused(write)
+        self._put(self._repos, repo.id, repo)
+
     def _is_kept_out(self, write: SaveJob) -> bool:
         if not write.is_grant:
             return False
@@ -241,15 +256,6 @@ class MemoryStore:
         for key, owed in list(self._outbox.items()):
             if not owed.is_refused and owed.due_at_ms > latest_at_ms:
                 self._put(self._outbox, key, msgspec.structs.replace(owed, due_at_ms=latest_at_ms))
-
-    def _append_log(self, write: LogChunk) -> None:
-        key = (write.job_id, write.attempt)
-        state = self._log_states.get(key, LogState())
-        if state.is_final or state.size != write.offset:
-            raise refused(write)
-        size = write.offset + len(write.data)
-        self._put(self._log_states, key, LogState(size=size, is_final=write.is_final, crc32=write.crc32))
-        self._put(self._logs, key, (*self._logs.get(key, ()), write.data))
 
     async def _beat(self) -> None:
         """Let others run, as a store that goes to disk does."""
@@ -376,22 +382,41 @@ class MemoryStore:
         return tuple(sorted(run.id for run in live if run.id not in shared))
 
     def _shared_runs(self) -> set[str | None]:
-        return {one.run_id for one in self._deliveries.values() if one.is_duplicate}
+        return {one.run_id for one in self._forges.all() if one.is_duplicate}
 
     # ---- deliveries, replies, outbox -----------------------------------------------------------------------------
 
     async def delivery(self, repo_id: str, delivery_id: str) -> Delivery | None:
         """A webhook by its id."""
         await self._beat()
-        return self._deliveries.get((repo_id, delivery_id))
+        return self._forges.delivery(repo_id, delivery_id)
 
     async def delivery_by_digest(self, repo_id: str, body_sha256: str) -> Delivery | None:
         """The first delivery with this content that made or found a run."""
         await self._beat()
-        for one in self._deliveries.values():
-            if one.repo_id == repo_id and one.body_sha256 == body_sha256 and one.run_id is not None:
-                return one
-        return None
+        return self._forges.by_digest(repo_id, body_sha256)
+
+    async def newest_deliveries(
+        self, *, repo_id: str | None = None, before: int | None = None, limit: int = 50
+    ) -> tuple[NumberedDelivery, ...]:
+        """A page of the ledger, newest first."""
+        await self._beat()
+        return self._forges.newest(repo_id, before, limit)
+
+    async def pull_request(self, repo_id: str, number: int) -> PullRequest | None:
+        """A pull request."""
+        await self._beat()
+        return self._forges.pull_request(repo_id, number)
+
+    async def open_pull_requests(self, repo_id: str) -> tuple[PullRequest, ...]:
+        """Those that are open as far as we know, by number."""
+        await self._beat()
+        return self._forges.open_pull_requests(repo_id)
+
+    async def remote_id(self, repo_id: str, key: str) -> str | None:
+        """What the forge calls something of ours."""
+        await self._beat()
+        return self._forges.remote_id(repo_id, key)
 
     async def reply(self, key: str) -> Reply | None:
         """The answer given to an idempotent request."""
@@ -434,12 +459,12 @@ class MemoryStore:
     async def log_state(self, job_id: str, attempt: int) -> LogState:
         """How far an attempt's log is stored."""
         await self._beat()
-        return self._log_states.get((job_id, attempt), LogState())
+        return self._logs.state(job_id, attempt)
 
     async def read_log(self, job_id: str, attempt: int, *, offset: int, limit: int) -> bytes:
         """At most `limit` bytes from `offset`; a negative offset counts from the end."""
         await self._beat()
-        data = b"".join(self._logs.get((job_id, attempt), ()))
+        data = self._logs.data(job_id, attempt)
         if offset < 0:
             offset = max(0, len(data) + offset)
         return data[offset : offset + max(0, limit)]
@@ -521,7 +546,7 @@ class MemoryStore:
             jobs=tuple(job_row(*self._jobs[job_id], self._needs[job_id]) for job_id in job_ids),
             plan=plan,
             plan_digest="" if plan is None else digest(plan),
-            deliveries=tuple(one for one in self._deliveries.values() if one.run_id == run_id),
+            deliveries=tuple(one for one in self._forges.all() if one.run_id == run_id),
             owed=tuple(
                 owed
                 for owed in sorted(self._outbox.values(), key=lambda owed: owed.generation)
@@ -530,23 +555,15 @@ class MemoryStore:
             ),
             explanations=tuple(one for key, one in sorted(self._explanations.items()) if key[0] in job_ids),
             reported={check: told for (run, check), told in sorted(self._reported.items()) if run == run_id},
-            logs=tuple(self._log_row(key) for key in sorted(self._log_states) if key[0] in job_ids),
+            logs=self._logs.rows(job_ids),
             is_reported=repo is not None and repo.report_to != "",
             has_blueprint=self._recipes.blueprint(run_id) is not None,
         )
 
-    def _log_row(self, key: tuple[str, int]) -> LogRow:
-        chunks, start = [], 0
-        for data in self._logs[key]:
-            if data:
-                chunks.append((start, len(data)))
-            start += len(data)
-        return LogRow(job_id=key[0], attempt=key[1], state=self._log_states[key], chunks=tuple(chunks))
-
     async def deliveries(self) -> AsyncIterator[Delivery]:
         """The whole ledger of webhooks in order of arrival."""
         await self._beat()
-        for delivery in tuple(self._deliveries.values()):
+        for delivery in self._forges.all():
             yield delivery
 
     async def outbox(self) -> tuple[Owed, ...]:

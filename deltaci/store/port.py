@@ -16,8 +16,10 @@ from deltaci.domain.effects import Effect
 from deltaci.domain.events import Cause, JobEvent, RunEvent, RunKey
 from deltaci.domain.job import Job
 from deltaci.domain.plan import Plan, PlannedJob
+from deltaci.domain.pull_request import PullRequest
 from deltaci.domain.recipe import Kept, Recipe
 from deltaci.domain.repo import Latest, Repo
+from deltaci.domain.requests import Request
 from deltaci.domain.run import Run
 from deltaci.domain.states import RunState
 
@@ -131,7 +133,10 @@ class Hasten(_Write, frozen=True, kw_only=True):
 
 
 class Delivery(_Write, frozen=True, kw_only=True):
-    """A webhook's row in the ledger; kept for ever. Exactly one of `run_id` and `ignored` is set.
+    """A webhook's row in the ledger; kept for ever. Exactly one of `run_id`, `ignored` and `request` is set.
+
+    `repo_id` is empty for what is about no repository. `outcome` is what became of the request: half a sentence, None
+    as long as it is owed.
 
     Raises `DuplicateKey(table="delivery")` when this repository has a row with this delivery id.
     """
@@ -144,6 +149,30 @@ class Delivery(_Write, frozen=True, kw_only=True):
     run_id: str | None = None
     ignored: str | None = None
     is_duplicate: bool = False
+    request: Request | None = None
+    outcome: str | None = None
+
+
+class DeliveryActed(_Write, frozen=True, kw_only=True):
+    """The request of a delivery was acted on, or refused; `outcome` says which, for people."""
+
+    repo_id: str
+    delivery_id: str
+    outcome: str
+
+
+class SavePullRequest(_Write, frozen=True, kw_only=True):
+    """What is known of a pull request; upserted."""
+
+    pull_request: PullRequest
+
+
+class SaveRemoteId(_Write, frozen=True, kw_only=True):
+    """What the forge calls something of ours; upserted. `key` is `check:<run>:<check>`, `comment:<number>`."""
+
+    repo_id: str
+    key: str
+    remote_id: str
 
 
 class Reply(_Write, frozen=True, kw_only=True):
@@ -183,6 +212,12 @@ class Audit(_Write, frozen=True, kw_only=True):
 
 class SaveRepo(_Write, frozen=True, kw_only=True):
     """Insert the repository; raises `DuplicateKey(table="repo")` when its id or name exists."""
+
+    repo: Repo
+
+
+class ChangeRepo(_Write, frozen=True, kw_only=True):
+    """Replace the repository; raises `RevisionConflict` unless the revision before is stored and its name is free."""
 
     repo: Repo
 
@@ -256,10 +291,14 @@ Write: TypeAlias = (
     | Postpone
     | Hasten
     | Delivery
+    | DeliveryActed
+    | SavePullRequest
+    | SaveRemoteId
     | Reply
     | LogChunk
     | Audit
     | SaveRepo
+    | ChangeRepo
     | Token
     | Runner
     | Explanation
@@ -317,6 +356,13 @@ class Owed(_Row, frozen=True, kw_only=True):
     tries: int
     error: str = ""
     is_refused: bool = False
+
+
+class NumberedDelivery(_Row, frozen=True, kw_only=True):
+    """A delivery and its place in the ledger, in order of arrival."""
+
+    number: int
+    delivery: Delivery
 
 
 class JournalEntry(_Row, frozen=True, kw_only=True):
@@ -488,7 +534,23 @@ class Store(Protocol):
         """The first delivery with this content that made or found a run."""
         ...
 
+    async def newest_deliveries(
+        self, *, repo_id: str | None = None, before: int | None = None, limit: int = 50
+    ) -> tuple[NumberedDelivery, ...]:
+        """A page of the ledger, newest first; `before` is the number of the last one of the previous page."""
+        ...
+
     async def reply(self, key: str) -> Reply | None: ...
+
+    # pull requests, and what forges call what is ours
+    async def pull_request(self, repo_id: str, number: int) -> PullRequest | None: ...
+    async def open_pull_requests(self, repo_id: str) -> tuple[PullRequest, ...]:
+        """Those that are open as far as we know, by number."""
+        ...
+
+    async def remote_id(self, repo_id: str, key: str) -> str | None:
+        """See `SaveRemoteId`."""
+        ...
 
     # outbox
     async def owed(self, kind: type[Effect], now_ms: int, limit: int) -> tuple[Owed, ...]:

@@ -21,7 +21,9 @@ from deltaci.store.port import (
     AddJob,
     ArtifactStored,
     Audit,
+    ChangeRepo,
     Delivery,
+    DeliveryActed,
     DropBlueprint,
     Explanation,
     Hasten,
@@ -34,7 +36,9 @@ from deltaci.store.port import (
     SaveBlueprint,
     SaveJob,
     SavePlan,
+    SavePullRequest,
     SaveRecipe,
+    SaveRemoteId,
     SaveRepo,
     SaveRun,
     Settle,
@@ -65,11 +69,15 @@ SETTLE: Final = query("settle")
 POSTPONE: Final = query("postpone")
 HASTEN: Final = query("hasten")
 INSERT_DELIVERY: Final = query("insert_delivery")
+ACT_ON_DELIVERY: Final = query("act_on_delivery")
+UPSERT_PULL_REQUEST: Final = query("upsert_pull_request")
+UPSERT_REMOTE_ID: Final = query("upsert_remote_id")
 INSERT_REPLY: Final = query("insert_reply")
 BEGIN_LOG: Final = query("begin_log")
 EXTEND_LOG: Final = query("extend_log")
 INSERT_LOG_CHUNK: Final = query("insert_log_chunk")
 INSERT_REPO: Final = query("insert_repo")
+CHANGE_REPO: Final = query("change_repo")
 INSERT_TOKEN: Final = query("insert_token")
 UPSERT_RUNNER: Final = query("upsert_runner")
 UPSERT_EXPLANATION: Final = query("upsert_explanation")
@@ -161,8 +169,21 @@ def _prepare(prepared: Prepared, write: Write) -> None:  # noqa: C901 - one case
         case SaveRepo():
             values = (write.repo.id, write.repo.name, write.repo.is_superseding, codec.encode(write.repo))
             prepared.conditions.append(Condition(INSERT_REPO, values, write))
+        case ChangeRepo():
+            repo = write.repo
+            values = (repo.name, repo.is_superseding, repo.revision, codec.encode(repo), repo.id, repo.revision - 1)
+            prepared.conditions.append(Condition(CHANGE_REPO, values, write))
         case Delivery():
-            prepared.conditions.append(Condition(INSERT_DELIVERY, _fields(write), write))
+            request = None if write.request is None else codec.encode(write.request)
+            values = (*_fields(write)[:8], request, write.outcome)
+            prepared.conditions.append(Condition(INSERT_DELIVERY, values, write))
+        case DeliveryActed():
+            prepared.statements.append((ACT_ON_DELIVERY, (write.outcome, write.repo_id, write.delivery_id)))
+        case SavePullRequest():
+            one = write.pull_request
+            prepared.statements.append((UPSERT_PULL_REQUEST, (one.repo_id, one.number, one.is_open, codec.encode(one))))
+        case SaveRemoteId():
+            prepared.statements.append((UPSERT_REMOTE_ID, _fields(write)))
         case Reply():
             prepared.conditions.append(Condition(INSERT_REPLY, _fields(write), write))
             prepared.size += len(write.body)
@@ -248,6 +269,6 @@ def _job_drafts(prepared: Prepared, write: SaveJob | AddJob, first: int) -> None
     prepared.drafts += drafts_of_events(write.job.id, write.job.run_id, first, write.events, write.cause)
 
 
-def _fields(write: Delivery | Reply | Token | ArtifactStored) -> Values:
+def _fields(write: Delivery | SaveRemoteId | Reply | Token | ArtifactStored) -> Values:
     """The fields in the order in which the struct declares them: the columns of its table."""
     return msgspec.structs.astuple(write)

@@ -14,6 +14,7 @@ from deltaci.domain.errors import SnapshotCorrupt
 from deltaci.domain.events import RunKey
 from deltaci.domain.job import Job
 from deltaci.domain.plan import Plan, PlannedJob
+from deltaci.domain.pull_request import PullRequest
 from deltaci.domain.recipe import Kept, Recipe
 from deltaci.domain.repo import Latest, Repo
 from deltaci.domain.run import Run
@@ -27,6 +28,7 @@ from deltaci.store.port import (
     HeldJob,
     JournalEntry,
     LogState,
+    NumberedDelivery,
     Owed,
     QueuedJob,
     Reply,
@@ -38,6 +40,7 @@ from deltaci.store.prepare import key_values
 from deltaci.store.sql import query
 
 LAST_ID: Final = "~"  # sorts after every id
+ID_MAX: Final = 2**63 - 1
 LAST_ENTRIES: Final = 1_000  # of the journal; more than were ever decided at the same time
 
 _LOAD_RUN: Final = query("load_run")
@@ -163,7 +166,7 @@ def deliveries(connection: sqlite3.Connection, name: str, values: tuple[Any, ...
 def page_of_deliveries(connection: sqlite3.Connection, after: int, limit: int) -> tuple[tuple[Delivery, ...], int]:
     """A page of the whole ledger, and where the next one begins."""
     rows = connection.execute(query("deliveries"), (after, limit)).fetchall()
-    return tuple(map(_delivery, rows)), rows[-1][8] if rows else after
+    return tuple(map(_delivery, rows)), rows[-1][10] if rows else after
 
 
 def _delivery(row: tuple[Any, ...]) -> Delivery:
@@ -176,7 +179,30 @@ def _delivery(row: tuple[Any, ...]) -> Delivery:
         run_id=row[5],
         ignored=row[6],
         is_duplicate=bool(row[7]),
+        request=None if row[8] is None else codec.decode(codec.REQUEST, row[8], f"delivery {row[1]} of {row[0]}"),
+        outcome=row[9],
     )
+
+
+def newest_deliveries(
+    connection: sqlite3.Connection, repo_id: str | None, before: int | None, limit: int
+) -> tuple[NumberedDelivery, ...]:
+    """A page of the ledger, newest first."""
+    values = {"repo_id": repo_id, "before": ID_MAX if before is None else before, "limit": limit}
+    rows = connection.execute(query("newest_deliveries"), values)
+    return tuple(NumberedDelivery(number=row[10], delivery=_delivery(row)) for row in rows)
+
+
+def pull_requests(connection: sqlite3.Connection, name: str, values: tuple[Any, ...]) -> tuple[PullRequest, ...]:
+    """The pull requests of a named query."""
+    rows = connection.execute(query(name), values)
+    return tuple(codec.decode(codec.PULL_REQUEST, snapshot, f"pull request {number}") for number, snapshot in rows)
+
+
+def remote_id(connection: sqlite3.Connection, repo_id: str, key: str) -> str | None:
+    """What the forge calls something of ours."""
+    row = connection.execute(query("remote_id"), (repo_id, key)).fetchone()
+    return None if row is None else str(row[0])
 
 
 def reply(connection: sqlite3.Connection, key: str) -> Reply | None:

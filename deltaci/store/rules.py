@@ -8,6 +8,7 @@ from deltaci.domain.errors import DuplicateKey, GrantKeptOut, RevisionConflict, 
 from deltaci.store.port import (
     AddJob,
     ArtifactStored,
+    ChangeRepo,
     Delivery,
     LogChunk,
     Reply,
@@ -33,8 +34,8 @@ def check(write: Write) -> None:
         case AddJob():
             _check_revision(write.job.id, write.job.revision, 0, len(write.events))
         case Delivery():
-            if (write.run_id is None) == (write.ignored is None):
-                raise ValueError(f"delivery {write.delivery_id} needs a run or a reason why not, and not both")
+            if (write.run_id is not None) + (write.ignored is not None) + (write.request is not None) != 1:
+                raise ValueError(f"delivery {write.delivery_id} needs a run, a request, or a reason why neither")
         case SaveRecipe():
             if (write.recipe.revision == 1) != (write.blueprint is not None):
                 text = f"recipe {write.recipe.version} of {write.recipe.repo_id}, revision {write.recipe.revision}"
@@ -88,6 +89,13 @@ def refused(write: Write) -> StoreError:  # noqa: C901 - one case a kind of writ
             )
         case SaveRepo():
             return DuplicateKey(f"a repository {write.repo.id} or one named {write.repo.name} exists", table="repo")
+        case ChangeRepo():
+            repo = write.repo
+            return RevisionConflict(
+                f"repository {repo.id} is not at revision {repo.revision - 1}, or another one is named {repo.name}: "
+                "reload and decide again",
+                entity_id=repo.id,
+            )
         case Token():
             return DuplicateKey(f"token {write.id} exists", table="token")
         case Runner():

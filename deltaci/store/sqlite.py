@@ -23,6 +23,7 @@ from deltaci.domain.errors import StoreError, StoreUnavailable
 from deltaci.domain.events import RunKey
 from deltaci.domain.job import Job
 from deltaci.domain.plan import Plan, PlannedJob
+from deltaci.domain.pull_request import PullRequest
 from deltaci.domain.recipe import Kept, Recipe
 from deltaci.domain.repo import Latest, Repo
 from deltaci.domain.run import Run
@@ -38,6 +39,7 @@ from deltaci.store.port import (
     HeldJob,
     JournalEntry,
     LogState,
+    NumberedDelivery,
     Owed,
     QueuedJob,
     Reply,
@@ -264,6 +266,24 @@ class SqliteStore:
     async def delivery_by_digest(self, repo_id: str, body_sha256: str) -> Delivery | None:
         """The first delivery with this content that made or found a run."""
         return await self._read(reads.delivery, "delivery_by_digest", repo_id, body_sha256)
+
+    async def newest_deliveries(
+        self, *, repo_id: str | None = None, before: int | None = None, limit: int = 50
+    ) -> tuple[NumberedDelivery, ...]:
+        """A page of the ledger, newest first."""
+        return await self._read(reads.newest_deliveries, repo_id, before, limit)
+
+    async def pull_request(self, repo_id: str, number: int) -> PullRequest | None:
+        """A pull request."""
+        return next(iter(await self._read(reads.pull_requests, "pull_request", (repo_id, number))), None)
+
+    async def open_pull_requests(self, repo_id: str) -> tuple[PullRequest, ...]:
+        """Those that are open as far as we know, by number."""
+        return await self._read(reads.pull_requests, "open_pull_requests", (repo_id,))
+
+    async def remote_id(self, repo_id: str, key: str) -> str | None:
+        """What the forge calls something of ours."""
+        return await self._read(reads.remote_id, repo_id, key)
 
     async def reply(self, key: str) -> Reply | None:
         """The answer given to an idempotent request."""

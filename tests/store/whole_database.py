@@ -19,10 +19,23 @@ from deltaci.domain.errors import ForgeRejected, ForgeUnavailable
 from deltaci.domain.events import SYSTEM, Trigger
 from deltaci.domain.ids import hashed
 from deltaci.domain.plan import Plan, PlannedJob, Reason
+from deltaci.domain.pull_request import PullRequest
 from deltaci.domain.repo import Repo
+from deltaci.domain.requests import EndStream
 from deltaci.domain.run import Run
 from deltaci.orchestrator.messages import Admit
-from deltaci.store.port import ArtifactStored, Audit, Explanation, Reported, Runner, Store, Token
+from deltaci.store.port import (
+    ArtifactStored,
+    Audit,
+    Delivery,
+    Explanation,
+    Reported,
+    Runner,
+    SavePullRequest,
+    SaveRemoteId,
+    Store,
+    Token,
+)
 from deltaci.store.sqlite import SqliteStore
 from protocol import messages as wire
 from tests.builders import a_project
@@ -127,10 +140,30 @@ async def _recipes_until(stage: Stage, state: str) -> None:
 
 
 async def _deliveries(stage: Stage) -> None:
-    """One that is ignored, one that finds a run of another."""
+    """One that is ignored, one that finds a run of another, one that asks for something; and what they told."""
     ignored = Admit(delivery_id="d-ping", body_sha256="b-ping", event="ping", trigger=None, ignored="a ping")
     await stage.orchestrator.admit(stage.repo.id, ignored)
     await stage.push("1" * 40, delivery="d-again", body=f"b-{'1' * 40}-main")
+    closed = Delivery(
+        repo_id=stage.repo.id,
+        delivery_id="d-closed",
+        body_sha256="b-closed",
+        received_at_ms=stage.clock.at_ms,
+        event="pull_request",
+        request=EndStream(stream="pr:7", because="pull request 7 was closed"),
+        outcome="no run of it was live",
+    )
+    told = PullRequest(
+        repo_id=stage.repo.id,
+        number=7,
+        head_sha="7" * 40,
+        head_ref="refs/heads/topic",
+        base_ref="refs/heads/main",
+        base_sha="1" * 40,
+        is_open=False,
+    )
+    named = SaveRemoteId(repo_id=stage.repo.id, key="comment:7", remote_id="4711")
+    await stage.store.commit([closed, SavePullRequest(pull_request=told), named])
     stage.planner.jobs = (a_job("fails", labels=("fails",)),)
     await stage.run_until(await stage.push("5" * 40, branch="failing"), "QUEUED")
 

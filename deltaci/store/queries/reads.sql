@@ -117,13 +117,33 @@ ORDER BY id;
 
 -- name: delivery
 -- A webhook by its id.
-SELECT repo_id, delivery_id, body_sha256, received_at_ms, event, run_id, ignored, is_duplicate FROM delivery
+SELECT repo_id, delivery_id, body_sha256, received_at_ms, event, run_id, ignored, is_duplicate, request, outcome
+FROM delivery
 WHERE repo_id = ? AND delivery_id = ?;
 
 -- name: delivery_by_digest
 -- The first webhook with this content that made or found a run.
-SELECT repo_id, delivery_id, body_sha256, received_at_ms, event, run_id, ignored, is_duplicate FROM delivery
+SELECT repo_id, delivery_id, body_sha256, received_at_ms, event, run_id, ignored, is_duplicate, request, outcome
+FROM delivery
 WHERE repo_id = ? AND body_sha256 = ? AND run_id IS NOT NULL ORDER BY id LIMIT 1;
+
+-- name: newest_deliveries
+-- A page of the ledger, newest first; of one repository unless that is NULL.
+SELECT repo_id, delivery_id, body_sha256, received_at_ms, event, run_id, ignored, is_duplicate, request, outcome, id
+FROM delivery
+WHERE id < :before AND (:repo_id IS NULL OR repo_id = :repo_id) ORDER BY id DESC LIMIT :limit;
+
+-- name: pull_request
+-- A pull request.
+SELECT number, snapshot FROM pull_request WHERE repo_id = ? AND number = ?;
+
+-- name: open_pull_requests
+-- Those of a repository that are open as far as we know, by number.
+SELECT number, snapshot FROM pull_request WHERE repo_id = ? AND is_open ORDER BY number;
+
+-- name: remote_id
+-- What the forge calls something of ours.
+SELECT remote_id FROM remote_id WHERE repo_id = ? AND key = ?;
 
 -- name: reply
 -- The answer given to an idempotent request.
@@ -250,7 +270,8 @@ SELECT digest, plan FROM plan WHERE run_id = ?;
 
 -- name: shared_deliveries
 -- The webhooks that found a run that was there already, in order of arrival.
-SELECT repo_id, delivery_id, body_sha256, received_at_ms, event, run_id, ignored, is_duplicate FROM delivery
+SELECT repo_id, delivery_id, body_sha256, received_at_ms, event, run_id, ignored, is_duplicate, request, outcome
+FROM delivery
 WHERE run_id = ? AND is_duplicate ORDER BY id;
 
 -- name: owed_of_run
@@ -276,7 +297,8 @@ ORDER BY log_chunk.job_id, log_chunk.attempt, log_chunk.start;
 
 -- name: deliveries
 -- A page of the ledger of webhooks, in order of arrival.
-SELECT repo_id, delivery_id, body_sha256, received_at_ms, event, run_id, ignored, is_duplicate, id FROM delivery
+SELECT repo_id, delivery_id, body_sha256, received_at_ms, event, run_id, ignored, is_duplicate, request, outcome, id
+FROM delivery
 WHERE id > ? ORDER BY id LIMIT ?;
 
 -- name: outbox

@@ -67,9 +67,24 @@ UPDATE outbox SET due_at_ms = ? WHERE is_refused = 0 AND due_at_ms > ?;
 
 -- name: insert_delivery
 -- Conditional. A webhook's row in the ledger.
-INSERT INTO delivery (repo_id, delivery_id, body_sha256, received_at_ms, event, run_id, ignored, is_duplicate)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO delivery (
+    repo_id, delivery_id, body_sha256, received_at_ms, event, run_id, ignored, is_duplicate, request, outcome
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING;
+
+-- name: act_on_delivery
+-- What became of the request of a webhook.
+UPDATE delivery SET outcome = ? WHERE repo_id = ? AND delivery_id = ?;
+
+-- name: upsert_pull_request
+-- What is known of a pull request.
+INSERT INTO pull_request (repo_id, number, is_open, snapshot) VALUES (?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET is_open = excluded.is_open, snapshot = excluded.snapshot;
+
+-- name: upsert_remote_id
+-- What the forge calls something of ours.
+INSERT INTO remote_id (repo_id, key, remote_id) VALUES (?, ?, ?)
+ON CONFLICT DO UPDATE SET remote_id = excluded.remote_id;
 
 -- name: insert_reply
 -- Conditional. The answer to an idempotent request.
@@ -94,6 +109,10 @@ INSERT INTO log_chunk (job_id, attempt, start, data) VALUES (?, ?, ?, ?);
 -- name: insert_repo
 -- Conditional. A repository.
 INSERT INTO repo (id, name, is_superseding, snapshot) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING;
+
+-- name: change_repo
+-- Conditional. A repository replaced by its next revision; a name that another one has is left alone.
+UPDATE OR IGNORE repo SET name = ?, is_superseding = ?, revision = ?, snapshot = ? WHERE id = ? AND revision = ?;
 
 -- name: insert_token
 -- Conditional. A bearer token.

@@ -1,0 +1,101 @@
+"""What an event of a forge asks for, where it is more than "run this commit". Acted on after it is in the ledger.
+
+Rule 1: a request says who asks and what right that takes; whether they have it is asked of the forge, not of the event.
+Rule 2: acting on a request again changes nothing: it is fenced by what is stored, or by the key of its delivery.
+"""
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+Right: TypeAlias = Literal["none", "read", "write", "admin"]
+
+
+class _Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag=True):
+    pass
+
+
+class EndStream(_Request, frozen=True, kw_only=True):
+    """What the runs of `stream` are for is gone: a pull request was closed, a branch deleted, a queue entry left.
+
+    `because` is half a sentence for people: "pull request 12 was closed".
+    """
+
+    stream: str
+    because: str
+
+
+class RunAgain(_Request, frozen=True, kw_only=True):
+    """Somebody asks for a new attempt: by a check's button, or `/retest`.
+
+    Exactly one of `run_id`, `commit_sha` and `pr_number` says of what: the run of a check of ours, every newest run of
+    a commit, or the newest run of a pull request's head. `job_id`: only that job, and what depends on it.
+    """
+
+    by: str
+    right: Right
+    is_failed_only: bool = False
+    run_id: str = ""
+    job_id: str = ""
+    commit_sha: str = ""
+    pr_number: int | None = None
+
+
+class CancelRuns(_Request, frozen=True, kw_only=True):
+    """Somebody asks to stop: the run of a check of ours, or all live runs of a pull request (`/cancel`)."""
+
+    by: str
+    right: Right
+    run_id: str = ""
+    pr_number: int | None = None
+
+
+class Approve(_Request, frozen=True, kw_only=True):
+    """Somebody lets the held run of a pull request go on: of `commit_sha` alone, or of the head if that is empty.
+
+    A comment names no commit: then `at_ms` (when it was written) keeps a commit that came later from being approved.
+    """
+
+    by: str
+    right: Right
+    pr_number: int
+    commit_sha: str = ""
+    at_ms: int = 0
+
+
+class RenameRepo(_Request, frozen=True, kw_only=True):
+    """The repository has another name or address now."""
+
+    name: str
+    clone_url: str = ""
+
+
+class RemoveRepo(_Request, frozen=True, kw_only=True):
+    """The repository is gone, or we may not see it any more. `because` is half a sentence for people."""
+
+    because: str
+
+
+class AddRepos(_Request, frozen=True, kw_only=True):
+    """An installation of our app may see these repositories now."""
+
+    installation_id: int
+    repos: tuple["InstalledRepo", ...]
+
+
+class RemoveRepos(_Request, frozen=True, kw_only=True):
+    """An installation of our app may not see these any more; all of its repositories if `names` is None."""
+
+    installation_id: int
+    names: tuple[str, ...] | None
+    because: str
+
+
+class InstalledRepo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an installation event tells of a repository."""
+
+    name: str
+    is_private: bool = False
+
+
+Request: TypeAlias = EndStream | RunAgain | CancelRuns | Approve | RenameRepo | RemoveRepo | AddRepos | RemoveRepos

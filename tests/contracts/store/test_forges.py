@@ -1,0 +1,107 @@
+"""What every store promises of requests in the ledger, pull requests, names that forges give, changed repositories."""
+
+import msgspec
+import pytest
+
+from deltaci.domain.errors import RevisionConflict
+from deltaci.domain.pull_request import PullRequest
+from deltaci.domain.repo import Repo
+from deltaci.domain.requests import Approve, EndStream
+from deltaci.store.port import ChangeRepo, DeliveryActed, SavePullRequest, SaveRemoteId, SaveRepo, Store
+from tests.builders import a_delivery
+
+pytestmark = pytest.mark.anyio
+
+CLOSED = EndStream(stream="pr:7", because="pull request 7 was closed")
+REPO = Repo(id="repo_1", name="acme/shop", forge="github", clone_url="https://x/y", secret="s" * 16, created_at_ms=1)
+
+
+def a_pull_request(number: int = 7, **more: object) -> PullRequest:
+    """An open one."""
+    known = PullRequest(
+        repo_id="repo_1",
+        number=number,
+        head_sha="a" * 40,
+        head_ref="refs/heads/topic",
+        base_ref="refs/heads/main",
+        base_sha="b" * 40,
+        labels=("full",),
+    )
+    return msgspec.structs.replace(known, **more)
+
+
+async def test_a_delivery_keeps_its_request_and_what_became_of_it(store: Store) -> None:
+    """Only its own: the same id at another repository is another delivery."""
+    asked = a_delivery(run_id=None, request=CLOSED)
+    other = a_delivery(run_id=None, repo_id="repo_2", request=Approve(by="ada", right="write", pr_number=7))
+
+    await store.commit([asked, other])
+    await store.commit([DeliveryActed(repo_id="repo_1", delivery_id="delivery-1", outcome="1 run canceled")])
+
+    assert await store.delivery("repo_1", "delivery-1") == msgspec.structs.replace(asked, outcome="1 run canceled")
+    assert await store.delivery("repo_2", "delivery-1") == other
+
+
+async def test_a_delivery_has_one_of_run_request_and_reason(store: Store) -> None:
+    """Whoever mixes them up is told before anything is stored."""
+    for wrong in (a_delivery(request=CLOSED), a_delivery(run_id=None), a_delivery(ignored="why", request=CLOSED)):
+        with pytest.raises(ValueError, match="needs a run, a request, or a reason"):
+            await store.commit([wrong])
+    assert await store.newest_deliveries() == ()
+
+
+async def test_the_ledger_is_read_backwards_in_pages(store: Store) -> None:
+    """Of all repositories, or of one."""
+    for number in range(5):
+        await store.commit([a_delivery(delivery_id=f"d{number}", repo_id=f"repo_{number % 2}", ignored="why")])
+
+    first = await store.newest_deliveries(limit=2)
+    rest = await store.newest_deliveries(before=first[-1].number, limit=9)
+    ours = await store.newest_deliveries(repo_id="repo_1")
+
+    assert [one.delivery.delivery_id for one in (*first, *rest)] == ["d4", "d3", "d2", "d1", "d0"]
+    assert [one.delivery.delivery_id for one in ours] == ["d3", "d1"]
+
+
+async def test_a_pull_request_is_replaced_and_found_while_it_is_open(store: Store) -> None:
+    """By its number, and among the open ones of its repository."""
+    await store.commit([SavePullRequest(pull_request=a_pull_request(number)) for number in (9, 7)])
+    await store.commit([SavePullRequest(pull_request=a_pull_request(repo_id="repo_2"))])
+    closed = a_pull_request(9, is_open=False, head_sha="c" * 40)
+
+    await store.commit([SavePullRequest(pull_request=closed)])
+
+    assert await store.pull_request("repo_1", 9) == closed
+    assert await store.pull_request("repo_1", 8) is None
+    assert await store.open_pull_requests("repo_1") == (a_pull_request(7),)
+
+
+async def test_a_remote_id_is_the_last_one_that_was_saved(store: Store) -> None:
+    """A check that had to be made anew has another one."""
+    await store.commit([SaveRemoteId(repo_id="repo_1", key="comment:7", remote_id="1")])
+    await store.commit([SaveRemoteId(repo_id="repo_1", key="comment:7", remote_id="2")])
+
+    assert await store.remote_id("repo_1", "comment:7") == "2"
+    assert await store.remote_id("repo_2", "comment:7") is None
+
+
+async def test_a_repository_changes_from_one_revision_to_the_next(store: Store) -> None:
+    """Two who change it at the same time: the later one has to look again."""
+    await store.commit([SaveRepo(repo=REPO)])
+    renamed = msgspec.structs.replace(REPO, name="acme/store", revision=2)
+
+    await store.commit([ChangeRepo(repo=renamed)])
+
+    with pytest.raises(RevisionConflict, match="not at revision 1"):
+        await store.commit([ChangeRepo(repo=msgspec.structs.replace(REPO, secret="t" * 16, revision=2))])
+    assert await store.load_repo("repo_1") == renamed
+
+
+async def test_a_repository_cannot_take_the_name_of_another(store: Store) -> None:
+    """Nothing changes then."""
+    other = msgspec.structs.replace(REPO, id="repo_2", name="acme/tools")
+    await store.commit([SaveRepo(repo=REPO), SaveRepo(repo=other)])
+
+    with pytest.raises(RevisionConflict, match="another one is named acme/shop"):
+        await store.commit([ChangeRepo(repo=msgspec.structs.replace(other, name=REPO.name, revision=2))])
+    assert await store.load_repo("repo_2") == other

@@ -14,26 +14,50 @@ OUTPUT_BYTES_MAX: Final = 1024 * 1024
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """What is compared. `base_sha` is None if there is nothing to compare with; `because` says how it was chosen."""
+    """What is compared. `base_sha` is None if there is nothing to compare with; `because` says how it was chosen.
+
+    `is_branch_itself`: `head_sha` is on the default branch, and nobody said what to compare with. `work_tree`: its
+    files as they are now are compared, on top of `head_sha`; None if `head_sha` itself is.
+    """
 
     git_dir: Path
     head_sha: str
     base_sha: str | None
     because: str
+    is_branch_itself: bool = False
+    work_tree: Path | None = None
 
 
-def compare(directory: Path, base: str | None, head: str, *, is_full: bool = False) -> Comparison:
+def compare(
+    directory: Path, base: str | None, head: str, *, is_full: bool = False, is_uncommitted: bool = False
+) -> Comparison:
     """Find the repository that `directory` is in, and the commits of `base` and `head`.
 
     Without `base`: where HEAD left the default branch (that of `origin`, or main or master), or, on that branch itself,
-    the commit before. With `is_full` there is no base.
+    the commit before; if what is not committed counts as well, HEAD. With `is_full` there is no base.
 
     Raises:
-        click.ClickException: no repository, or no such commit in it; or both `base` and `is_full`.
+        click.ClickException: no repository, or no such commit in it; or options that exclude each other.
     """
     if is_full and base is not None:
         raise click.UsageError("--base and --full exclude each other")
-    return anyio.run(_compare, directory.resolve(), base, head, is_full)
+    if is_uncommitted and head != "HEAD":
+        raise click.UsageError("--uncommitted is about the files on top of HEAD: --head cannot be another commit")
+    if not is_uncommitted:
+        return anyio.run(_compare, directory.resolve(), base, head, is_full)
+    return anyio.run(_compare_work_tree, directory.resolve(), base, is_full)
+
+
+async def _compare_work_tree(directory: Path, base: str | None, is_full: bool) -> Comparison:
+    compared = await _compare(directory, base, "HEAD", is_full)
+    found = await _git(["rev-parse", "--show-toplevel"], directory)
+    if found.exit_code:
+        raise click.ClickException(f"{directory} is in no work tree, and --uncommitted is about its files")
+    root = Path(found.stdout.decode().rstrip("\n"))
+    if compared.is_branch_itself:
+        # On the default branch the last commit is done: what is new is what is not committed.
+        compared = msgspec.structs.replace(compared, base_sha=compared.head_sha, because="the last commit")
+    return msgspec.structs.replace(compared, work_tree=root)
 
 
 async def _compare(directory: Path, base: str | None, head: str, is_full: bool) -> Comparison:
@@ -51,11 +75,16 @@ async def _compare(directory: Path, base: str | None, head: str, is_full: bool) 
         if base_sha is None:
             raise click.ClickException(f"{git_dir} has no commit {base!r} (--base)")
         return Comparison(git_dir=git_dir, head_sha=head_sha, base_sha=base_sha, because=f"--base {base}")
-    base_sha, because = await _default_base(git_dir, head_sha)
-    return Comparison(git_dir=git_dir, head_sha=head_sha, base_sha=base_sha, because=because)
+    start, because = await _fork_point(git_dir, head_sha)
+    if start is not None:
+        return Comparison(git_dir=git_dir, head_sha=head_sha, base_sha=start, because=because)
+    before = await _commit(git_dir, f"{head_sha}^")
+    because = "the commit before" if before is not None else "there is no commit before"
+    return Comparison(git_dir=git_dir, head_sha=head_sha, base_sha=before, because=because, is_branch_itself=True)
 
 
-async def _default_base(git_dir: Path, head_sha: str) -> tuple[str | None, str]:
+async def _fork_point(git_dir: Path, head_sha: str) -> tuple[str | None, str]:
+    """Where a commit left the default branch, None if it did not."""
     for branch in ("refs/remotes/origin/HEAD", "refs/heads/main", "refs/heads/master"):
         tip = await _commit(git_dir, branch)
         if tip is None:
@@ -65,8 +94,7 @@ async def _default_base(git_dir: Path, head_sha: str) -> tuple[str | None, str]:
         if found.exit_code == 0 and start != head_sha:
             return start, f"where it left {branch.removeprefix('refs/').removeprefix('heads/')}"
         break
-    before = await _commit(git_dir, f"{head_sha}^")
-    return before, "the commit before" if before is not None else "there is no commit before"
+    return None, ""
 
 
 async def _commit(git_dir: Path, revision: str) -> str | None:

@@ -46,17 +46,27 @@ head_option = click.option("--head", metavar="REV", default="HEAD", show_default
 @base_option
 @full_option
 @head_option
+@click.option("--uncommitted", "is_uncommitted", is_flag=True, help="The files as they are now, on top of HEAD.")
 @click.option("--json", "as_json", is_flag=True, help="The whole plan as JSON: equal inputs give equal bytes.")
 @click.option("--graph", "as_graph", is_flag=True, help="Files, projects and jobs as a Mermaid flow chart.")
 @click.option("--all", "shows_all", is_flag=True, help="Every job, however many.")
 def plan(
-    directory: Path, base: str | None, is_full: bool, head: str, as_json: bool, as_graph: bool, shows_all: bool
+    directory: Path,
+    base: str | None,
+    is_full: bool,
+    head: str,
+    is_uncommitted: bool,
+    as_json: bool,
+    as_graph: bool,
+    shows_all: bool,
 ) -> None:
-    """Show what would run for a change, and why. Needs no server; plans what is committed and runs nothing.
+    """Show what would run for a change, and why. Needs no server and runs nothing.
+
+    Plans what is committed, unless told otherwise.
 
     Exits 1 if no plan can be made: the text says why, with file and line where one is to be mended.
     """
-    compared = compare(directory, base, head, is_full=is_full)
+    compared = compare(directory, base, head, is_full=is_full, is_uncommitted=is_uncommitted)
     made = _made(compared)
     if as_json:
         sys.stdout.buffer.write(msgspec.json.encode(made, order="deterministic") + b"\n")
@@ -112,7 +122,10 @@ def execute(directory: Path, base: str | None, is_full: bool, head: str, slots: 
 def _print_base(compared: Comparison, made: Plan) -> None:
     against = "nothing" if made.base_sha is None else made.base_sha[:12]
     files = "" if made.changed_files_count is None else f", changed files: {made.changed_files_count}"
-    console.print(f"commit {compared.head_sha[:12]} compared with {against} ({show.text(compared.because)}){files}")
+    what = f"commit {compared.head_sha[:12]}"
+    if compared.work_tree is not None:
+        what = f"{compared.work_tree} on top of {what}"
+    console.print(f"{show.text(what)} compared with {against} ({show.text(compared.because)}){files}")
 
 
 def _print_log(data: bytes, name: str) -> None:
@@ -127,7 +140,13 @@ def _made(compared: Comparison) -> Plan:
     planner = RepositoryPlanner(compared.git_dir)
     try:
         plan = anyio.run(
-            partial(planner.plan_here, compared.git_dir, commit_sha=compared.head_sha, base_sha=compared.base_sha)
+            partial(
+                planner.plan_here,
+                compared.git_dir,
+                commit_sha=compared.head_sha,
+                base_sha=compared.base_sha,
+                work_tree=compared.work_tree,
+            )
         )
     except (PlanFailed, PlanUnavailable) as error:
         raise click.ClickException(str(error)) from error

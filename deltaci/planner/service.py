@@ -116,7 +116,9 @@ class RepositoryPlanner:
                 raise PlanUnavailable(str(error)) from error
             raise PlanFailed(str(error)) from error
 
-    async def plan_here(self, git_dir: Path, *, commit_sha: str, base_sha: str | None) -> Plan:
+    async def plan_here(
+        self, git_dir: Path, *, commit_sha: str, base_sha: str | None, work_tree: Path | None = None
+    ) -> Plan:
         """What should run for a commit of a repository on this machine, compared as a pull request is.
 
         Nothing is fetched or written.
@@ -124,6 +126,7 @@ class RepositoryPlanner:
         Args:
             git_dir: the repository, or the `.git` of a working copy; it is read and never written.
             base_sha: None if there is nothing to compare with: then everything runs.
+            work_tree: plan its files as they are now, on top of the commit; `git_dir` is its `.git`.
         Raises:
             ConfigurationInvalid, PlanFailed, PlanUnavailable: as `plan`.
         """
@@ -135,6 +138,7 @@ class RepositoryPlanner:
             base_sha=base_sha,
             unknown_because="no base was given" if base_sha is None else None,
             is_pull_request=True,
+            work_tree=None if work_tree is None else str(work_tree),
         )
         return await self._ask(None, request)
 

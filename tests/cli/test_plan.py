@@ -196,3 +196,40 @@ def test_the_plan_is_run_here_by_the_reference_runner(checkout: Path, script: st
     assert f"run {state}" in result.output
     assert digest(plan)[:12] in result.output
     assert ("log of a" in result.output) == (exit_code == 1)
+
+
+def test_what_is_not_committed_is_planned_on_top_of_the_last_commit(checkout: Path) -> None:
+    """A changed and a new file count, an ignored one does not."""
+    commit(checkout, {"web/a.js": "", ".gitignore": "*.log\n"})
+    (checkout / "app/new.py").write_text("")
+    (checkout / "web/some.log").write_text("")
+
+    plan = planned("--repo", str(checkout), "--uncommitted")
+    shown = deltaci("plan", "--repo", str(checkout / "app"), "--uncommitted")
+
+    assert {job.project for job in plan.jobs if not job.is_skipped} == {"python:app"}
+    assert plan.changed_files_count == 1
+    assert f"{checkout} on top of commit" in shown.output.replace("\n", "")
+    assert "(the last commit)" in shown.output
+
+
+def test_what_is_not_committed_on_a_branch_comes_on_top_of_its_commits(checkout: Path) -> None:
+    """What a pull request of it all would run."""
+    git("switch", "--quiet", "--create", "topic", cwd=checkout)
+    commit(checkout, {"web/a.js": ""})
+    (checkout / "app/new.py").write_text("")
+
+    plan = planned("--repo", str(checkout), "--uncommitted")
+
+    assert {job.project for job in plan.jobs if not job.is_skipped} == {"python:app", "node:web"}
+
+
+def test_a_bare_repository_has_nothing_uncommitted(checkout: Path) -> None:
+    """And another head has no work tree."""
+    bare = deltaci("plan", "--repo", str(checkout / ".git"), "--uncommitted")
+    other = deltaci("plan", "--repo", str(checkout), "--uncommitted", "--head", "HEAD^")
+
+    assert bare.exit_code == 1
+    assert "is in no work tree" in bare.output
+    assert other.exit_code == 2
+    assert "--head cannot be another commit" in other.output.replace("\n", " ")

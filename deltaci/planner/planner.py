@@ -3,15 +3,13 @@
 Rule 1: explicit configuration wins over recipes, recipes over discovery.
 Rule 2: the survey reads, on demand; deciding is one pure function of what was read. Equal inputs give equal plans,
 whatever order they come in, and whether or not the commit before is still known.
-Rule 3: a repository that is not trusted is planned in a process of its own (`worker.py`): a thread cannot be ended.
+Rule 3: nothing here bounds time: that is done by the process that this runs in (`worker.py`), which can be ended.
 """
 
 import heapq
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
-import anyio
-import anyio.to_thread
 import msgspec
 
 from deltaci.domain.plan import JOBS_MAX, Plan, PlannedJob, Reason
@@ -20,7 +18,7 @@ from deltaci.planner import recipes, reports
 from deltaci.planner.configuration import FILE, Configuration, configure, is_present
 from deltaci.planner.configuration.shape import FullRun
 from deltaci.planner.construction import jobs_of, projects_of
-from deltaci.planner.errors import ConfigurationInvalid, PlanFailed, Problem, printable
+from deltaci.planner.errors import ConfigurationInvalid, Problem, printable
 from deltaci.planner.graph import ProjectGraph
 from deltaci.planner.impact import Difference, Named, locks_wanted, of_configured, of_projects
 from deltaci.planner.locks.reading import BYTES_MAX as LOCK_BYTES_MAX
@@ -30,7 +28,6 @@ from deltaci.planner.repository import Change, Files, RepositoryView, changed_pa
 from deltaci.planner.survey import Survey, lend
 from deltaci.planner.yaml_nodes import BYTES_MAX
 
-PLAN_MS_DEFAULT: Final = 30_000
 # All lock files that one plan reads of one commit; those that do not fit count as changed for all that use them.
 LOCKS_BYTES_MAX: Final = 2 * LOCK_BYTES_MAX
 # The files of the commit that is compared with, as far as they are at or below the paths that it is called with.
@@ -38,44 +35,11 @@ BaseView: TypeAlias = Callable[[Sequence[str]], RepositoryView]
 
 
 class Planner:
-    """Makes plans. `make` is what the worker calls; `plan` does the same beside a loop, for what may be trusted."""
+    """Makes plans, one after the other."""
 
-    def __init__(self, *, plan_ms: int = PLAN_MS_DEFAULT, jobs_max: int = JOBS_MAX) -> None:
-        """`plan_ms`: the longest that `plan` may take, reading included, milliseconds; `jobs_max`: jobs of a plan."""
-        self._plan_ms = plan_ms
+    def __init__(self, *, jobs_max: int = JOBS_MAX) -> None:
+        """`jobs_max`: jobs of a plan."""
         self._jobs_max = jobs_max
-
-    async def plan(
-        self,
-        view: RepositoryView,
-        changes: Sequence[Change] | None,
-        *,
-        base_sha: str | None,
-        unknown_because: str | None = None,
-        configuration_view: RepositoryView | None = None,
-        base_view: BaseView | None = None,
-        recipe: Kept | None = None,
-        occasion: Occasion = NO_OCCASION,
-    ) -> Plan:
-        """As `make`, in a thread that is left to end by itself when the time limit passes: its inputs are bounded."""
-
-        def work() -> Plan:
-            return self.make(
-                Survey(view),
-                changes,
-                base_sha=base_sha,
-                unknown_because=unknown_because,
-                configuration_view=configuration_view,
-                base_view=base_view,
-                recipe=recipe,
-                occasion=occasion,
-            )
-
-        try:
-            with anyio.fail_after(self._plan_ms / 1000):
-                return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
-        except TimeoutError as error:
-            raise took_too_long(view.commit_sha, self._plan_ms) from error
 
     def make(
         self,
@@ -133,12 +97,6 @@ class Planner:
             notes,
             jobs_max=self._jobs_max,
         )
-
-
-def took_too_long(commit_sha: str, plan_ms: int) -> PlanFailed:
-    """What to say when the time limit passed."""
-    text = f"planning commit {commit_sha} took longer than {plan_ms} ms (setting planner.plan_ms)"
-    return PlanFailed(f"{text}; a deltaci.yaml with fewer patterns and jobs is faster")
 
 
 def _configuration(survey: Survey, configuration_view: RepositoryView | None) -> bytes | None:

@@ -33,7 +33,6 @@ from deltaci.planner.messages import (
     reply_decoder,
     write_frame,
 )
-from deltaci.planner.planner import took_too_long
 
 COMMAND: Final = (sys.executable, "-I", "-m", "deltaci.planner.worker")
 _INHERITED: Final = ("PATH", "TMPDIR")
@@ -180,7 +179,7 @@ class Workers:
                 return reply
         except TimeoutError as error:
             logger.warning("planning {} took too long: process {} is ended", request.commit_sha, worker.pid)
-            raise took_too_long(request.commit_sha, self._plan_ms) from error
+            raise _took_too_long(request.commit_sha, self._plan_ms) from error
         except WorkerLost as error:
             logger.warning("process {} was lost planning {}: {}", worker.pid, request.commit_sha, error)
             raise PlanFailed(self._why(request.commit_sha, error.exit_code)) from error
@@ -209,6 +208,12 @@ class Workers:
         return (
             f"{asked} {how}; the log of the server says more: please report it, and describe the jobs in deltaci.yaml"
         )
+
+
+def _took_too_long(commit_sha: str, plan_ms: int) -> PlanFailed:
+    """What to say when the time limit passed."""
+    text = f"planning commit {commit_sha} took longer than {plan_ms} ms (setting planner.plan_ms)"
+    return PlanFailed(f"{text}; a deltaci.yaml with fewer patterns and jobs is faster")
 
 
 def _end_all(places: Sequence[_Place]) -> None:

@@ -6,8 +6,8 @@ import pytest
 from deltaci.domain.blueprint import Blueprint, digest
 from deltaci.domain.plan import Plan
 from deltaci.domain.recipe import Kept, Recipe, RecipeState
-from deltaci.planner.planner import Planner
 from tests.planner.memory_view import MemoryView, changed
+from tests.planner.planned import planned
 
 pytestmark = pytest.mark.anyio
 
@@ -22,7 +22,7 @@ FILES = {
 
 
 async def plan_of(view: MemoryView, *paths: str, recipe: Kept | None = None) -> Plan:
-    return await Planner().plan(view, changed(*paths) if paths else None, base_sha="b" * 40, recipe=recipe)
+    return planned(view, changed(*paths) if paths else None, base_sha="b" * 40, recipe=recipe)
 
 
 def kept(blueprint: Blueprint, state: RecipeState = RecipeState.ACTIVE) -> Kept:

@@ -6,13 +6,15 @@ Rule 2: explicit configuration wins over recipes; nothing here is asked when the
 
 import hashlib
 from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import NamedTuple
 
 from deltaci import VERSION
 from deltaci.domain.blueprint import Blueprint
 from deltaci.domain.plan import Reason, Source
 from deltaci.domain.recipe import Kept, RecipeState
-from deltaci.planner.discovery import discover
+from deltaci.planner import discovery
 from deltaci.planner.graph import ProjectGraph
 from deltaci.planner.survey import Structure
 
@@ -33,22 +35,33 @@ def fingerprint(structure: Structure) -> str:
 
 @cache
 def _program() -> str:
-    """8 hex digits that change with the release and with the ecosystems: a newer discovery may find more."""
-    known = [f"{each.__name__} {each.STRUCTURE} {each.MANIFESTS}" for each in discover.MODULES]
-    return hashlib.sha256("\n".join((VERSION, *known)).encode()).hexdigest()[:8]
+    return digest_of_sources(files(discovery))
+
+
+def digest_of_sources(package: Traversable) -> str:
+    """8 hex digits of the release and of the sources of discovery: a newer one may find more in the same files.
+
+    None of its changes goes unnoticed, also between releases. What it calls elsewhere is covered by the release alone.
+    """
+    whole = hashlib.sha256(VERSION.encode())
+    for source in sorted(package.iterdir(), key=lambda each: each.name):
+        if source.name.endswith(".py"):
+            data = source.read_bytes()
+            whole.update(f"\0{source.name}\0{len(data)}\0".encode() + data)
+    return whole.hexdigest()[:8]
 
 
 def found(structure: Structure, kept: Kept | None) -> Found:
     """The projects of a commit: from the newest recipe of its repository if it holds, otherwise as discovered."""
-    discovery, now = structure.discovery, fingerprint(structure)
+    discovered, now = structure.discovery, fingerprint(structure)
     if kept is None or kept.recipe.state is not RecipeState.ACTIVE or kept.recipe.fingerprint != now:
-        blueprint = Blueprint(fingerprint=now, projects=discovery.projects, reasons=discovery.reasons)
-        return Found(structure.graph, "discovery", discovery.reasons, blueprint)
+        blueprint = Blueprint(fingerprint=now, projects=discovered.projects, reasons=discovered.reasons)
+        return Found(structure.graph, "discovery", discovered.reasons, blueprint)
     recipe = kept.recipe
     made = f"made by {recipe.made_by}" + (f", last confirmed by {recipe.confirmed_by}" if recipe.confirmed_by else "")
     text = f"version {recipe.version} of the recipe, {made}, is used: the structure of the repository is equal"
     why = Reason(rule="recipe", text=text)
     projects = kept.blueprint.projects
-    graph = structure.graph if projects == discovery.projects else ProjectGraph(projects)
+    graph = structure.graph if projects == discovered.projects else ProjectGraph(projects)
     blueprint = Blueprint(fingerprint=recipe.fingerprint, recipe=recipe.version)
     return Found(graph, "recipe", (why, *kept.blueprint.reasons), blueprint)

@@ -1,11 +1,17 @@
 """Plans from recipes: used while discovery would find the same, and never above a configuration."""
 
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
 import msgspec
 import pytest
 
 from deltaci.domain.blueprint import Blueprint, digest
 from deltaci.domain.plan import Plan
 from deltaci.domain.recipe import Kept, Recipe, RecipeState
+from deltaci.planner import discovery
+from deltaci.planner.recipes import digest_of_sources
 from tests.planner.memory_view import MemoryView, changed
 from tests.planner.planned import planned
 
@@ -114,6 +120,26 @@ async def test_a_recipe_of_another_program_is_not_used(monkeypatch: pytest.Monke
     assert plan.source == "discovery"
     assert plan.blueprint is not None
     assert plan.blueprint.fingerprint != blueprint.fingerprint
+
+
+@pytest.mark.parametrize("edit", ["changed", "added", "removed", "renamed"])
+def test_each_change_of_discovery_is_another_program(tmp_path: Path, edit: str) -> None:
+    """Nobody has to think of raising a number."""
+    ours = shutil.copytree(Path(discovery.__file__).parent, tmp_path / "discovery")
+    before = digest_of_sources(ours)
+
+    match edit:
+        case "changed":
+            (ours / "go.py").write_text((ours / "go.py").read_text() + "#")
+        case "added":
+            (ours / "zig.py").touch()
+        case "removed":
+            (ours / "go.py").unlink()
+        case _:
+            (ours / "go.py").rename(ours / "golang.py")
+
+    assert before == digest_of_sources(files(discovery))
+    assert digest_of_sources(ours) != before
 
 
 async def test_a_configuration_is_above_every_recipe() -> None:

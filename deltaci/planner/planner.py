@@ -18,13 +18,14 @@ from deltaci.planner import recipes, reports
 from deltaci.planner.configuration import FILE, Configuration, configure, is_present
 from deltaci.planner.configuration.shape import FullRun
 from deltaci.planner.construction import jobs_of, projects_of
-from deltaci.planner.errors import ConfigurationInvalid, Problem, printable
+from deltaci.planner.errors import ConfigurationInvalid, PlanFailed, Problem, printable
 from deltaci.planner.graph import ProjectGraph
 from deltaci.planner.impact import Difference, Named, locks_wanted, of_configured, of_projects
 from deltaci.planner.locks.reading import BYTES_MAX as LOCK_BYTES_MAX
 from deltaci.planner.named_projects import resolve
 from deltaci.planner.occasion import NO_OCCASION, Occasion, full_run
 from deltaci.planner.repository import Change, Files, RepositoryView, changed_paths
+from deltaci.planner.roster import Draft, Rest, Roster
 from deltaci.planner.survey import Survey, lend
 from deltaci.planner.yaml_nodes import BYTES_MAX
 
@@ -38,7 +39,7 @@ class Planner:
     """Makes plans, one after the other."""
 
     def __init__(self, *, jobs_max: int = JOBS_MAX) -> None:
-        """`jobs_max`: jobs of a plan."""
+        """`jobs_max`: the most jobs that a plan may have."""
         self._jobs_max = jobs_max
 
     def make(
@@ -52,7 +53,7 @@ class Planner:
         base_view: BaseView | None = None,
         recipe: Kept | None = None,
         occasion: Occasion = NO_OCCASION,
-    ) -> Plan:
+    ) -> Draft:
         """What should run for the commit of `survey`.
 
         Args:
@@ -85,7 +86,7 @@ class Planner:
                 graph = survey.structure().graph
                 known = _with_locks(difference, graph, survey, base_view)
                 named = named_projects(configuration, graph, known)
-            return from_configuration(configuration, difference, view.commit_sha, base_sha, notes, named)
+            return Draft(from_configuration(configuration, difference, view.commit_sha, base_sha, notes, named))
         difference = msgspec.structs.replace(difference, full_run=full_run(FullRun(), occasion))
         found = recipes.found(survey.structure(), recipe)
         return from_discovery(
@@ -96,6 +97,7 @@ class Planner:
             base_sha,
             notes,
             jobs_max=self._jobs_max,
+            roster=survey.roster() if found.graph.jobs_count <= self._jobs_max else None,
         )
 
 
@@ -194,28 +196,50 @@ def from_discovery(
     notes: tuple[Reason, ...] = (),
     *,
     jobs_max: int = JOBS_MAX,
-) -> Plan:
-    """The plan of a repository without configuration: a pure function. Raises PlanFailed: too many jobs."""
-    graph = found.graph
+    roster: Roster | None = None,
+) -> Draft:
+    """The plan of a repository without configuration: a pure function.
+
+    Args:
+        roster: the jobs of all projects; without it, those that are skipped are left out, and the reasons say so.
+    Raises:
+        PlanFailed: more than `jobs_max` jobs would run.
+    """
+    graph, whole = found.graph, difference.whole()
     touched, skip = of_projects(graph, difference)
-    jobs, told = jobs_of(graph, touched, skip, files, jobs_max=jobs_max)
-    if any(project.jobs for project in graph.projects):
-        roots = sorted({project.root for project in graph.projects})
-        shown = ", ".join(printable(root) for root in roots[:5]) + (", ..." if len(roots) > 5 else "")
-        why = Reason(rule="discovery", text=f"there is no {FILE}; found {len(graph.projects)} projects in {shown}")
+    running = sum(len(graph.projects[index].jobs) for index in touched)
+    if running > jobs_max:
+        text = f"{running} jobs would run, at most {jobs_max} are accepted (policy.jobs_max)"
+        raise PlanFailed(f"{text}; describe the jobs in deltaci.yaml")
+    told: tuple[Reason, ...] = ()
+    if roster is None:
+        apart, rest = sorted(touched), None
+        left, projects = graph.jobs_count - running, len(graph.projects) - len(touched)
+        text = f"{left} skipped jobs of {projects} projects are not listed: {skip.text}"
+        told = (Reason(rule="skips-not-listed", text=text),)
     else:
-        text = f"there is no {FILE}, and no project with anything to run was found: nothing runs"
-        why = Reason(rule="nothing-to-run", text=text)
-    return Plan(
+        apart = sorted(roster.apart.union(touched if whole is None else ()))
+        rest = Rest(number=roster.number, places=roster.places(apart), reason=skip, is_skipped=whole is None)
+    plan = Plan(
         commit_sha=commit_sha,
         base_sha=base_sha if difference.paths is not None else None,
         source=found.source,
-        jobs=in_order(tuple(map(reports.kept, jobs))),
-        reasons=(why, *notes, *found.reasons, *told, *_base(difference)),
+        jobs=jobs_of(graph, apart, touched, skip, files),
+        reasons=(_found(graph), *notes, *found.reasons, *told, *_base(difference)),
         changed_files_count=None if difference.paths is None else len(difference.paths),
         projects=projects_of(graph, touched),
         blueprint=found.blueprint,
     )
+    return Draft(plan, rest, roster)
+
+
+def _found(graph: ProjectGraph) -> Reason:
+    if not graph.jobs_count:
+        text = f"there is no {FILE}, and no project with anything to run was found: nothing runs"
+        return Reason(rule="nothing-to-run", text=text)
+    roots = graph.roots
+    shown = ", ".join(printable(root) for root in roots[:5]) + (", ..." if len(roots) > 5 else "")
+    return Reason(rule="discovery", text=f"there is no {FILE}; found {len(graph.projects)} projects in {shown}")
 
 
 def _base(difference: Difference) -> tuple[Reason, ...]:

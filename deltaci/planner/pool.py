@@ -33,6 +33,7 @@ from deltaci.planner.messages import (
     reply_decoder,
     write_frame,
 )
+from deltaci.planner.rosters import Rosters
 
 COMMAND: Final = (sys.executable, "-I", "-m", "deltaci.planner.worker")
 _INHERITED: Final = ("PATH", "TMPDIR")
@@ -63,6 +64,7 @@ class Worker:
         )
         self._start: Start | None = start
         self._number = 0
+        self._rosters = Rosters()
 
     @property
     def pid(self) -> int:
@@ -74,23 +76,22 @@ class Worker:
         return self._process.poll() is None
 
     def ask(self, request: Request) -> Reply:
-        """The reply to `request`, whatever its number. Raises WorkerLost."""
+        """The reply to `request`, plans with all their jobs. Raises WorkerLost."""
         self._number += 1
         stdin, stdout = self._pipes()
         try:
             if self._start is not None:
                 write_frame(stdin, self._start)
                 self._start = None
-            write_frame(stdin, msgspec.structs.replace(request, number=self._number))
+            request = msgspec.structs.replace(self._rosters.asking(request), number=self._number)
+            write_frame(stdin, request)
             reply = read_frame(stdout, reply_decoder, bytes_max=REPLY_BYTES_MAX)
-        except (BadFrame, OSError, ValueError) as error:  # ValueError: `end` closed the pipe meanwhile
+            if reply is not None and reply.number == self._number:
+                return self._rosters.whole(request, reply)
+        except (BadFrame, OSError, ValueError) as error:  # ValueError: not its roster, or `end` closed the pipe
             logger.warning("process {} said what is no plan: {}", self.pid, error)
             raise WorkerLost(self._process.poll()) from error
-        if reply is None:
-            raise WorkerLost(self._process.wait())
-        if reply.number != self._number:
-            raise WorkerLost(self._process.poll())
-        return reply
+        raise WorkerLost(self._process.wait() if reply is None else self._process.poll())
 
     def end(self) -> None:
         """End it and all that it started; waits until it is gone. Again is harmless."""

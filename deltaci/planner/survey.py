@@ -16,11 +16,12 @@ from deltaci.planner.discovery.discover import Discovery, discover, fingerprint,
 from deltaci.planner.discovery.project import MANIFEST_BYTES_MAX
 from deltaci.planner.graph import ProjectGraph
 from deltaci.planner.repository import Entry, Files, RepositoryView
+from deltaci.planner.roster import Roster, roster_of
 
 CACHE_BYTES_DEFAULT: Final = 256 * 1024 * 1024
-# Measured: an entry with its path, id and places in the index; a project with its jobs and edges.
+# Measured: an entry with its path, id and places in the index; a project with its edges, and jobs here and in a roster.
 _BYTES_A_FILE: Final = 400
-_BYTES_A_PROJECT: Final = 8_000
+_BYTES_A_PROJECT: Final = 9_500
 # How a name that is not UTF-8 is shown, and then perhaps like another one.
 _INEXACT: Final = "\\x"
 
@@ -47,6 +48,7 @@ class Survey:
         self.known_files: Files | None = None
         self.known_seen: Files | None = None
         self.known_structure: Structure | None = None
+        self.known_roster: Roster | None = None
         self.blobs: dict[str, bytes] = {}
 
     def files(self) -> Files:
@@ -66,6 +68,12 @@ class Survey:
             graph = ProjectGraph(discovery.projects)
             self.known_structure = Structure(seen, frozenset(paths), discovery, graph, fingerprint(seen, paths))
         return self.known_structure
+
+    def roster(self) -> Roster:
+        """The jobs of the projects. Raises as `structure`."""
+        if self.known_roster is None:
+            self.known_roster = roster_of(self.structure().graph, self.files())
+        return self.known_roster
 
     def _read(self, seen: Files, paths: Sequence[str]) -> dict[str, bytes]:
         """Contents by path; only of blobs that were not read for the commit before."""
@@ -100,6 +108,7 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
     files: Files
     seen: Files | None
     structure: Structure | None
+    roster: Roster | None
     blobs: dict[str, bytes]
 
     def bytes(self) -> int:
@@ -135,6 +144,7 @@ class Surveys:
         structural = {path: entry for path, entry in entries.items() if is_structural(path)}
         if not structural:
             survey.known_seen, survey.known_structure = known.seen, known.structure
+            survey.known_roster = known.roster and known.roster.after(entries)
             return survey
         there = [entry for entry in structural.values() if entry is not None and entry.mode != SUBMODULE]
         sizes = view.repository.sizes(entry.sha for entry in there)
@@ -142,6 +152,7 @@ class Surveys:
         survey.known_seen = known.seen.changed(sized)
         if known.structure is not None and _leaves(known.seen, survey.known_seen, known.structure.read, structural):
             survey.known_structure = msgspec.structs.replace(known.structure, seen=survey.known_seen)
+            survey.known_roster = known.roster and known.roster.after(entries)
         return survey
 
     def keep(self, survey: Survey) -> None:
@@ -158,6 +169,7 @@ class Surveys:
             files=survey.known_files,
             seen=survey.known_seen,
             structure=survey.known_structure,
+            roster=survey.known_roster,
             blobs=survey.blobs,
         )
         self._known[directory] = known

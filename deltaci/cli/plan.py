@@ -126,12 +126,10 @@ def _made(compared: Comparison) -> Plan:
     # No mirror is made: the repository is read where it is.
     planner = RepositoryPlanner(compared.git_dir)
     try:
-        plan = anyio.run(
+        return anyio.run(
             partial(planner.plan_here, compared.git_dir, commit_sha=compared.head_sha, base_sha=compared.base_sha)
         )
     except (PlanFailed, PlanUnavailable) as error:
         raise click.ClickException(str(error)) from error
     finally:
         planner.close()
-    # The blueprint is for servers that keep recipes.
-    return msgspec.structs.replace(plan, blueprint=None)

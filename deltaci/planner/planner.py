@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from deltaci.domain.plan import JOBS_MAX, Plan, PlannedJob, Reason
-from deltaci.domain.recipe import Kept
+from deltaci.domain.recipe import Recipe
 from deltaci.planner import recipes, reports
 from deltaci.planner.configuration import FILE, Configuration, configure, is_present
 from deltaci.planner.configuration.shape import FullRun
@@ -51,7 +51,8 @@ class Planner:
         unknown_because: str | None = None,
         configuration_view: RepositoryView | None = None,
         base_view: BaseView | None = None,
-        recipe: Kept | None = None,
+        recipe: Recipe | None = None,
+        has_a_say: bool = False,
         occasion: Occasion = NO_OCCASION,
     ) -> Draft:
         """What should run for the commit of `survey`.
@@ -63,7 +64,8 @@ class Planner:
                 it need not show any other file.
             base_view: opens the commit of `base_sha`, where lock files that changed are read as they were before; if
                 there is none, a changed lock file touches all projects that use it.
-            recipe: the newest one of the repository; used instead of discovery while its fingerprint holds.
+            recipe: the newest one of the repository; used while discovery finds the same.
+            has_a_say: whether the run may make a recipe; then the plan has the blueprint for it.
             occasion: what brought the run about; it may be a reason to run everything.
         Returns:
             A plan in topological order. It has no jobs if there is no configuration and nothing was discovered; its
@@ -83,12 +85,12 @@ class Planner:
             difference = msgspec.structs.replace(difference, full_run=full_run(configuration.full_run, occasion))
             named = None
             if configuration.names_projects:
-                graph = survey.structure().graph
+                graph = survey.structure().discovered.graph
                 known = _with_locks(difference, graph, survey, base_view)
                 named = named_projects(configuration, graph, known)
             return Draft(from_configuration(configuration, difference, view.commit_sha, base_sha, notes, named))
         difference = msgspec.structs.replace(difference, full_run=full_run(FullRun(), occasion))
-        found = recipes.found(survey.structure(), recipe)
+        found = recipes.found(survey.structure().discovered, recipe)
         return from_discovery(
             found,
             survey.files(),
@@ -98,6 +100,7 @@ class Planner:
             notes,
             jobs_max=self._jobs_max,
             roster=survey.roster() if found.graph.jobs_count <= self._jobs_max else None,
+            has_a_say=has_a_say,
         )
 
 
@@ -197,11 +200,13 @@ def from_discovery(
     *,
     jobs_max: int = JOBS_MAX,
     roster: Roster | None = None,
+    has_a_say: bool = False,
 ) -> Draft:
     """The plan of a repository without configuration: a pure function.
 
     Args:
         roster: the jobs of all projects; without it, those that are skipped are left out, and the reasons say so.
+        has_a_say: whether the blueprint is wanted.
     Raises:
         PlanFailed: more than `jobs_max` jobs would run.
     """
@@ -228,7 +233,7 @@ def from_discovery(
         reasons=(_found(graph), *notes, *found.reasons, *told, *_base(difference)),
         changed_files_count=None if difference.paths is None else len(difference.paths),
         projects=projects_of(graph, touched),
-        blueprint=found.blueprint,
+        blueprint=found.blueprint if has_a_say else None,
     )
     return Draft(plan, rest, roster)
 

@@ -7,12 +7,14 @@ what is found: a survey from memory and one from nothing are equal.
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Final
 
 import msgspec
 
+from deltaci.domain.blueprint import Blueprint, digest
 from deltaci.forge.local import SUBMODULE, Change, CommitView, MirrorError, TreeEntry
-from deltaci.planner.discovery.discover import Discovery, discover, fingerprint, is_structural, structure, wanted
+from deltaci.planner.discovery.discover import discover, fingerprint, is_structural, structure, wanted
 from deltaci.planner.discovery.project import MANIFEST_BYTES_MAX
 from deltaci.planner.graph import ProjectGraph
 from deltaci.planner.repository import Entry, Files, RepositoryView
@@ -26,17 +28,25 @@ _BYTES_A_PROJECT: Final = 9_500
 _INEXACT: Final = "\\x"
 
 
-class Structure(msgspec.Struct, frozen=True):
-    """The projects of a commit. `seen` are the files that discovery may look at, with sizes; `read` those it read.
+class Discovered:
+    """What discovery found, and the graph of it."""
 
-    As long as `fingerprint` is the same, so is what discovery finds.
-    """
+    def __init__(self, blueprint: Blueprint) -> None:
+        self.blueprint: Final = blueprint
+        self.graph: Final = ProjectGraph(blueprint.projects)
+
+    @cached_property
+    def digest(self) -> str:
+        """That of the blueprint."""
+        return digest(self.blueprint)
+
+
+class Structure(msgspec.Struct, frozen=True):
+    """The projects of a commit. `seen` are the files that discovery may look at, with sizes; `read` those it read."""
 
     seen: Files
     read: frozenset[str]
-    discovery: Discovery
-    graph: ProjectGraph
-    fingerprint: str
+    discovered: Discovered
 
 
 class Survey:
@@ -64,15 +74,15 @@ class Survey:
                 self.known_seen = measured(self.view, structure(self.files()))
             seen = self.known_seen
             paths = wanted(seen)
-            discovery = discover(seen, self._read(seen, paths))
-            graph = ProjectGraph(discovery.projects)
-            self.known_structure = Structure(seen, frozenset(paths), discovery, graph, fingerprint(seen, paths))
+            found = discover(seen, self._read(seen, paths))
+            blueprint = Blueprint(fingerprint=fingerprint(seen, paths), projects=found.projects, reasons=found.reasons)
+            self.known_structure = Structure(seen, frozenset(paths), Discovered(blueprint))
         return self.known_structure
 
     def roster(self) -> Roster:
         """The jobs of the projects. Raises as `structure`."""
         if self.known_roster is None:
-            self.known_roster = roster_of(self.structure().graph, self.files())
+            self.known_roster = roster_of(self.structure().discovered.graph, self.files())
         return self.known_roster
 
     def _read(self, seen: Files, paths: Sequence[str]) -> dict[str, bytes]:
@@ -112,7 +122,7 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
     blobs: dict[str, bytes]
 
     def bytes(self) -> int:
-        projects = 0 if self.structure is None else len(self.structure.graph.projects)
+        projects = 0 if self.structure is None else len(self.structure.discovered.graph.projects)
         contents = sum(map(len, self.blobs.values()))
         return _BYTES_A_FILE * len(self.files.paths) + _BYTES_A_PROJECT * projects + contents
 

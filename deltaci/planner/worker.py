@@ -101,6 +101,7 @@ class Work:
                 configuration_view=None if only is None else repository.view(only, CONFIGURATION_NAMES),
                 base_view=None if start is None else partial(repository.view, start),
                 recipe=request.recipe,
+                has_a_say=request.has_a_say,
                 occasion=request.occasion,
             )
         finally:

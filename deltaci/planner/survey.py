@@ -59,7 +59,7 @@ class Survey:
         self.known_seen: Files | None = None
         self.known_structure: Structure | None = None
         self.known_roster: Roster | None = None
-        self.blobs: dict[str, bytes] = {}
+        self.blobs: Mapping[str, bytes] = {}
 
     def files(self) -> Files:
         """Every file of the commit."""
@@ -90,8 +90,8 @@ class Survey:
         missing = [path for path in paths if seen.sha(path) not in self.blobs]
         lend(self.view, seen, missing)
         read = self.view.read_many(missing, bytes_max=MANIFEST_BYTES_MAX)
-        self.blobs.update((seen.sha(path), data) for path, data in read.items())
-        self.blobs = {seen.sha(path): self.blobs[seen.sha(path)] for path in paths}
+        blobs = {**self.blobs, **{seen.sha(path): data for path, data in read.items()}}
+        self.blobs = {seen.sha(path): blobs[seen.sha(path)] for path in paths}
         return {path: self.blobs[seen.sha(path)] for path in paths}
 
 
@@ -119,12 +119,13 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
     seen: Files | None
     structure: Structure | None
     roster: Roster | None
-    blobs: dict[str, bytes]
+    blobs: Mapping[str, bytes]
+    size: int
 
-    def bytes(self) -> int:
-        projects = 0 if self.structure is None else len(self.structure.discovered.graph.projects)
-        contents = sum(map(len, self.blobs.values()))
-        return _BYTES_A_FILE * len(self.files.paths) + _BYTES_A_PROJECT * projects + contents
+
+def _size(files: Files, structure: Structure | None, blobs: Mapping[str, bytes]) -> int:
+    projects = 0 if structure is None else len(structure.discovered.graph.projects)
+    return _BYTES_A_FILE * len(files.paths) + _BYTES_A_PROJECT * projects + sum(map(len, blobs.values()))
 
 
 class Surveys:
@@ -148,7 +149,7 @@ class Surveys:
             return survey
         entries = {change.path: change.entry for change in changes}
         survey.known_files = known.files.changed(entries) if entries else known.files.fresh()
-        survey.blobs = dict(known.blobs)
+        survey.blobs = known.blobs
         if known.seen is None:
             return survey
         structural = {path: entry for path, entry in entries.items() if is_structural(path)}
@@ -181,12 +182,13 @@ class Surveys:
             structure=survey.known_structure,
             roster=survey.known_roster,
             blobs=survey.blobs,
+            size=_size(survey.known_files, survey.known_structure, survey.blobs),
         )
         self._known[directory] = known
-        total = sum(each.bytes() for each in self._known.values())
+        total = sum(each.size for each in self._known.values())
         while total > self._bytes_max:
             _, forgotten = self._known.popitem(last=False)
-            total -= forgotten.bytes()
+            total -= forgotten.size
 
     def _changes(self, known: _Known, view: CommitView) -> tuple[Change, ...] | None:
         """From the commit that is known; None if it is cheaper, or safer, to begin with nothing."""

@@ -92,6 +92,11 @@ class Monorepo:
         """A commit in which one manifest changed: discovery has to look again."""
         return self._commit([self.manifest(2, extra="\n// changed\n")], parent=self.base)
 
+    def with_lock_changed(self) -> str:
+        """A commit in which one lock file changed: cache keys are others."""
+        _, root, _ = self.projects[2]
+        return self._commit([(f"{root}/go.sum", "changed\n")], parent=self.base)
+
     def _commit(self, files: Iterable[tuple[str, str]], *, parent: str | None = None) -> str:
         head = f"commit refs/heads/main\n{_WHO.format(0 if parent is None else 1)}\ndata 0\n"
         parts = [head if parent is None else f"reset refs/heads/main\n{head}from {parent}\n"]

@@ -16,7 +16,7 @@ START = Start(memory_bytes_max=2 * 1024**3, cache_bytes_max=256 * 1024**2, jobs_
 NOTE = (
     "Projects of Python, a Node workspace, Go and Rust, 50 files each, that depend on each other in groups of 20. "
     "Cold: the first plan of the repository in a process that runs already. Warm: the commit before was planned by "
-    "the same process. From the request to the decoded reply; the baseline is git alone on the same commits."
+    "the same process. From the request to the whole plan; the baseline is git alone on the same commits."
 )
 MIB = 2**20
 
@@ -27,10 +27,23 @@ async def measure(plan: load.Plan, scratch: Path) -> list[Row]:
 
 
 def _measure(plan: load.Plan, scratch: Path) -> list[Row]:
-    rows: list[Row] = []
-    for files in (plan.size(10_000, 1_000), plan.size(100_000, 5_000)):
-        rows += _of_size(plan, scratch / f"monorepo-{files}.git", files, is_largest=files == plan.size(100_000, 5_000))
-    return rows
+    small, large = plan.size(10_000, 1_000), plan.size(100_000, 5_000)
+    smaller = _of_size(plan, scratch / f"monorepo-{small}.git", small, is_largest=False)
+    larger = _of_size(plan, scratch / f"monorepo-{large}.git", large, is_largest=True)
+    grown = Row(
+        name=f"... warm, changed: 1 files, {large // small} times the repository",
+        unit="s",
+        values=_of_one_file(larger),
+        baseline=f"s with {small:,} files",
+        baseline_values=_of_one_file(smaller),
+        target=Target("ratio", 2, is_ceiling=True),
+        note=NOTE,
+    )
+    return [*smaller, *larger, grown]
+
+
+def _of_one_file(rows: list[Row]) -> list[float]:
+    return next(row.values for row in rows if row.name.endswith("changed: 1 files"))
 
 
 def _of_size(plan: load.Plan, directory: Path, files: int, *, is_largest: bool) -> list[Row]:
@@ -39,6 +52,7 @@ def _of_size(plan: load.Plan, directory: Path, files: int, *, is_largest: bool) 
     what = f"{files:,} files, {len(repository.projects):,} projects"
     counts = [count for count in (1, 10, 1_000) if count <= files // 5]
     warm = {f"{count:,}": repository.changed(count) for count in counts}
+    warm["a lock file"] = repository.with_lock_changed()
     warm["a manifest"] = repository.with_manifest_changed()
     cold = Row(
         name=f"plan of {what}, cold",

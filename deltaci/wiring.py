@@ -18,7 +18,7 @@ from deltaci.analyzer.analyzer import LogAnalyzer
 from deltaci.domain.events import SYSTEM
 from deltaci.domain.ids import hashed, new_id
 from deltaci.domain.plan import Plan
-from deltaci.domain.recipe import RecipeState
+from deltaci.domain.recipe import has_a_say
 from deltaci.domain.repo import Repo
 from deltaci.domain.run import Run
 from deltaci.forge.git import GitResults, PlainGit
@@ -91,9 +91,6 @@ class PlannerPort:
     async def plan(self, run: Run, repo: Repo) -> Plan:
         """The plan for the run's trigger; raises `PlanFailed`."""
         trigger = run.trigger
-        newest = next(iter(await self._store.recipes(repo.id)), None)
-        is_used = newest is not None and newest.state is RecipeState.ACTIVE
-        recipe = await self._store.recipe(repo.id, newest.version) if newest is not None and is_used else None
         plan = await self._planner.plan(
             repo_id=repo.id,
             clone_url=repo.clone_url,
@@ -102,7 +99,8 @@ class PlannerPort:
             base_sha=trigger.base_sha,
             is_pull_request=trigger.kind == "pull_request",
             is_trusted=not trigger.is_fork,
-            recipe=recipe,
+            recipe=next(iter(await self._store.recipes(repo.id)), None),
+            has_a_say=has_a_say(trigger, repo),
             occasion=Occasion(kind=trigger.kind, ref=trigger.ref, labels=trigger.labels),
         )
         return await advised(plan, self._advisor, within_ms=self._advisor_ms)

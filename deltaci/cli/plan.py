@@ -139,7 +139,7 @@ def _made(compared: Comparison) -> Plan:
     # No mirror is made: the repository is read where it is.
     planner = RepositoryPlanner(compared.git_dir)
     try:
-        plan = anyio.run(
+        return anyio.run(
             partial(
                 planner.plan_here,
                 compared.git_dir,
@@ -152,5 +152,3 @@ def _made(compared: Comparison) -> Plan:
         raise click.ClickException(str(error)) from error
     finally:
         planner.close()
-    # The blueprint is for servers that keep recipes.
-    return msgspec.structs.replace(plan, blueprint=None)

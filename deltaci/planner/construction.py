@@ -4,76 +4,66 @@ Rule: a cache key is a pure function of the commit: the same lock files and tool
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+
+import msgspec
 
 from deltaci.domain.plan import Cache, PlannedJob, PlannedProject, Reason
 from deltaci.domain.project import CacheRule, Project, ProjectJob
-from deltaci.planner.errors import PlanFailed, printable
+from deltaci.planner import reports
+from deltaci.planner.errors import printable
 from deltaci.planner.graph import ProjectGraph, Touch, project_id
 from deltaci.planner.repository import Files
 
 
 def jobs_of(
-    graph: ProjectGraph, touched: Mapping[int, Touch], skip: Reason, files: Files, *, jobs_max: int
-) -> tuple[tuple[PlannedJob, ...], tuple[Reason, ...]]:
-    """The jobs of all projects in their order, skipped ones marked; and what there is to say about the plan.
+    graph: ProjectGraph, chosen: Iterable[int], touched: Mapping[int, Touch], skip: Reason, files: Files
+) -> tuple[PlannedJob, ...]:
+    """The jobs of the projects `chosen`, in this order; those of projects that are not touched are skipped."""
+    jobs = []
+    for index in chosen:
+        touch = touched.get(index)
+        reason = skip if touch is None else touch.reason
+        for job in jobs_of_project(graph.projects[index], files):
+            why = (*job.reasons, reason)
+            jobs.append(msgspec.structs.replace(job, reasons=why, is_skipped=touch is None))
+    return tuple(jobs)
 
-    Jobs that are skipped are left out if there would be more than `jobs_max` in all, and the reasons say so.
 
-    Raises:
-        PlanFailed: more than `jobs_max` jobs would run.
-    """
-    running = sum(len(graph.projects[index].jobs) for index in touched)
-    if running > jobs_max:
-        raise PlanFailed(
-            f"{running} jobs would run, at most {jobs_max} are accepted (policy.jobs_max); "
-            "describe the jobs in deltaci.yaml"
+def jobs_of_project(project: Project, files: Files) -> list[PlannedJob]:
+    """The jobs of a project; of their reasons the first alone, which says how the project was found."""
+    text = f"{printable(project.manifest)} is a {project.ecosystem} project"
+    found = Reason(rule="discovered", file=project.manifest, text=text)
+    return [
+        reports.kept(
+            PlannedJob(
+                name=job_name(project, job),
+                steps=job.steps,
+                env=job.env,
+                artifacts=job.artifacts,
+                caches=tuple(_cache(rule, project, files) for rule in job.caches),
+                reasons=(found,),
+                reports=job.reports,
+                project=project_id(project),
+            )
         )
-    total = sum(len(project.jobs) for project in graph.projects)
-    chosen: Sequence[int] = range(len(graph.projects)) if total <= jobs_max else sorted(touched)
-    jobs = [job for index in chosen for job in _jobs(graph.projects[index], touched.get(index), skip, files)]
-    if total <= jobs_max:
-        return tuple(jobs), ()
-    text = (
-        f"{total - running} skipped jobs of {len(graph.projects) - len(touched)} projects are not listed: {skip.text}"
-    )
-    return tuple(jobs), (Reason(rule="skips-not-listed", text=text),)
+        for job in project.jobs
+    ]
 
 
 def projects_of(graph: ProjectGraph, touched: Mapping[int, Touch]) -> tuple[PlannedProject, ...]:
     """The touched projects as the plan tells of them, sorted by id."""
-    ids = [project_id(project) for project in graph.projects]
     planned = (
         PlannedProject(
-            id=ids[index],
+            id=project_id(graph.projects[index]),
             manifest=graph.projects[index].manifest,
             reason=touch.reason,
-            via=None if touch.via is None else ids[touch.via],
-            depends_on=tuple(ids[other] for other in graph.depends_on[index]),
+            via=None if touch.via is None else project_id(graph.projects[touch.via]),
+            depends_on=tuple(project_id(graph.projects[other]) for other in graph.depends_on[index]),
         )
         for index, touch in touched.items()
     )
     return tuple(sorted(planned, key=lambda project: project.id))
-
-
-def _jobs(project: Project, touch: Touch | None, skip: Reason, files: Files) -> list[PlannedJob]:
-    text = f"{printable(project.manifest)} is a {project.ecosystem} project"
-    found = Reason(rule="discovered", file=project.manifest, text=text)
-    reason = skip if touch is None else touch.reason
-    return [
-        PlannedJob(
-            name=job_name(project, job),
-            steps=job.steps,
-            env=job.env,
-            artifacts=job.artifacts,
-            caches=tuple(_cache(rule, project, files) for rule in job.caches),
-            reasons=(found, reason),
-            is_skipped=touch is None,
-            reports=job.reports,
-            project=project_id(project),
-        )
-        for job in project.jobs
-    ]
 
 
 def job_name(project: Project, job: ProjectJob) -> str:

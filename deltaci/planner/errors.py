@@ -55,6 +55,8 @@ class ConfigurationInvalid(PlanFailed):
 
 def printable(text: str, *, length_max: int = 200) -> str:
     """`text` on one line: control characters, which file names may have, are shown as escapes."""
+    if len(text) <= length_max and text.isprintable():
+        return text
     shown = "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[: length_max + 1]
     )

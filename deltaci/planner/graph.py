@@ -63,6 +63,8 @@ class ProjectGraph:
             for other in needed:
                 dependents.setdefault(other, []).append(index)
         self.dependents: Mapping[int, list[int]] = dependents
+        self.roots = tuple(sorted(self.by_root))
+        self.jobs_count = sum(len(project.jobs) for project in self.projects)
 
     def _needed(
         self,

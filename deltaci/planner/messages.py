@@ -9,14 +9,14 @@ from typing import IO, Final, TypeAlias, TypeVar
 
 import msgspec
 
-from deltaci.domain.plan import Plan
-from deltaci.domain.recipe import Kept
+from deltaci.domain.plan import Plan, PlannedJob
+from deltaci.domain.recipe import Recipe
 from deltaci.forge.local import MirrorLimits
 from deltaci.planner.errors import Problem
 from deltaci.planner.occasion import NO_OCCASION, Occasion
+from deltaci.planner.roster import Rest
 
-# A recipe of 2,000 projects has half a MiB.
-REQUEST_BYTES_MAX: Final = 16 * 1024 * 1024
+REQUEST_BYTES_MAX: Final = 1024 * 1024
 REPLY_BYTES_MAX: Final = 64 * 1024 * 1024
 # Exit codes of the process that say why it ended; the shell and signals use neither of the last two.
 EXIT_CRASHED: Final = 1
@@ -40,7 +40,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     `base_sha` is there, or None with `unknown_because`; `configuration_sha`: where `deltaci.yaml` is taken from, if
     not from `commit_sha`; `work_tree`: plan its files as they are now, on top of `commit_sha`, of which `directory` is
-    the `.git`; `recipe`: the newest one of the repository.
+    the `.git`; `recipe`: the newest one of the repository; `has_a_say`: whether the run may make one; `roster`: the
+    number of the one that was told of it and is kept, so that it need not be told again.
     """
 
     number: int
@@ -52,15 +53,19 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     configuration_sha: str | None = None
     is_pull_request: bool = False
     work_tree: str | None = None
-    recipe: Kept | None = None
+    recipe: Recipe | None = None
+    has_a_say: bool = False
     occasion: Occasion = NO_OCCASION
+    roster: int | None = None
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """The plan."""
+    """The plan; with `rest`, only what it does not have from that roster, whose `jobs` are there unless known."""
 
     number: int
     plan: Plan
+    rest: Rest | None = None
+    jobs: tuple[PlannedJob, ...] | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):

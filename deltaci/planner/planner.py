@@ -3,19 +3,17 @@
 Rule 1: explicit configuration wins over recipes, recipes over discovery.
 Rule 2: the survey reads, on demand; deciding is one pure function of what was read. Equal inputs give equal plans,
 whatever order they come in, and whether or not the commit before is still known.
-Rule 3: a repository that is not trusted is planned in a process of its own (`worker.py`): a thread cannot be ended.
+Rule 3: nothing here bounds time: that is done by the process that this runs in (`worker.py`), which can be ended.
 """
 
 import heapq
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
-import anyio
-import anyio.to_thread
 import msgspec
 
 from deltaci.domain.plan import JOBS_MAX, Plan, PlannedJob, Reason
-from deltaci.domain.recipe import Kept
+from deltaci.domain.recipe import Recipe
 from deltaci.planner import recipes, reports
 from deltaci.planner.configuration import FILE, Configuration, configure, is_present
 from deltaci.planner.configuration.shape import FullRun
@@ -27,10 +25,10 @@ from deltaci.planner.locks.reading import BYTES_MAX as LOCK_BYTES_MAX
 from deltaci.planner.named_projects import resolve
 from deltaci.planner.occasion import NO_OCCASION, Occasion, full_run
 from deltaci.planner.repository import Change, Files, RepositoryView, changed_paths
+from deltaci.planner.roster import Draft, Rest, Roster
 from deltaci.planner.survey import Survey, lend
 from deltaci.planner.yaml_nodes import BYTES_MAX
 
-PLAN_MS_DEFAULT: Final = 30_000
 # All lock files that one plan reads of one commit; those that do not fit count as changed for all that use them.
 LOCKS_BYTES_MAX: Final = 2 * LOCK_BYTES_MAX
 # The files of the commit that is compared with, as far as they are at or below the paths that it is called with.
@@ -38,44 +36,11 @@ BaseView: TypeAlias = Callable[[Sequence[str]], RepositoryView]
 
 
 class Planner:
-    """Makes plans. `make` is what the worker calls; `plan` does the same beside a loop, for what may be trusted."""
+    """Makes plans, one after the other."""
 
-    def __init__(self, *, plan_ms: int = PLAN_MS_DEFAULT, jobs_max: int = JOBS_MAX) -> None:
-        """`plan_ms`: the longest that `plan` may take, reading included, milliseconds; `jobs_max`: jobs of a plan."""
-        self._plan_ms = plan_ms
+    def __init__(self, *, jobs_max: int = JOBS_MAX) -> None:
+        """`jobs_max`: the most jobs that a plan may have."""
         self._jobs_max = jobs_max
-
-    async def plan(
-        self,
-        view: RepositoryView,
-        changes: Sequence[Change] | None,
-        *,
-        base_sha: str | None,
-        unknown_because: str | None = None,
-        configuration_view: RepositoryView | None = None,
-        base_view: BaseView | None = None,
-        recipe: Kept | None = None,
-        occasion: Occasion = NO_OCCASION,
-    ) -> Plan:
-        """As `make`, in a thread that is left to end by itself when the time limit passes: its inputs are bounded."""
-
-        def work() -> Plan:
-            return self.make(
-                Survey(view),
-                changes,
-                base_sha=base_sha,
-                unknown_because=unknown_because,
-                configuration_view=configuration_view,
-                base_view=base_view,
-                recipe=recipe,
-                occasion=occasion,
-            )
-
-        try:
-            with anyio.fail_after(self._plan_ms / 1000):
-                return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
-        except TimeoutError as error:
-            raise took_too_long(view.commit_sha, self._plan_ms) from error
 
     def make(
         self,
@@ -86,9 +51,10 @@ class Planner:
         unknown_because: str | None = None,
         configuration_view: RepositoryView | None = None,
         base_view: BaseView | None = None,
-        recipe: Kept | None = None,
+        recipe: Recipe | None = None,
+        has_a_say: bool = False,
         occasion: Occasion = NO_OCCASION,
-    ) -> Plan:
+    ) -> Draft:
         """What should run for the commit of `survey`.
 
         Args:
@@ -98,7 +64,8 @@ class Planner:
                 it need not show any other file.
             base_view: opens the commit of `base_sha`, where lock files that changed are read as they were before; if
                 there is none, a changed lock file touches all projects that use it.
-            recipe: the newest one of the repository; used instead of discovery while its fingerprint holds.
+            recipe: the newest one of the repository; used while discovery finds the same.
+            has_a_say: whether the run may make a recipe; then the plan has the blueprint for it.
             occasion: what brought the run about; it may be a reason to run everything.
         Returns:
             A plan in topological order. It has no jobs if there is no configuration and nothing was discovered; its
@@ -118,12 +85,12 @@ class Planner:
             difference = msgspec.structs.replace(difference, full_run=full_run(configuration.full_run, occasion))
             named = None
             if configuration.names_projects:
-                graph = survey.structure().graph
+                graph = survey.structure().discovered.graph
                 known = _with_locks(difference, graph, survey, base_view)
                 named = named_projects(configuration, graph, known)
-            return from_configuration(configuration, difference, view.commit_sha, base_sha, notes, named)
+            return Draft(from_configuration(configuration, difference, view.commit_sha, base_sha, notes, named))
         difference = msgspec.structs.replace(difference, full_run=full_run(FullRun(), occasion))
-        found = recipes.found(survey.structure(), recipe)
+        found = recipes.found(survey.structure().discovered, recipe)
         return from_discovery(
             found,
             survey.files(),
@@ -132,13 +99,9 @@ class Planner:
             base_sha,
             notes,
             jobs_max=self._jobs_max,
+            roster=survey.roster() if found.graph.jobs_count <= self._jobs_max else None,
+            has_a_say=has_a_say,
         )
-
-
-def took_too_long(commit_sha: str, plan_ms: int) -> PlanFailed:
-    """What to say when the time limit passed."""
-    text = f"planning commit {commit_sha} took longer than {plan_ms} ms (setting planner.plan_ms)"
-    return PlanFailed(f"{text}; a deltaci.yaml with fewer patterns and jobs is faster")
 
 
 def _configuration(survey: Survey, configuration_view: RepositoryView | None) -> bytes | None:
@@ -236,28 +199,52 @@ def from_discovery(
     notes: tuple[Reason, ...] = (),
     *,
     jobs_max: int = JOBS_MAX,
-) -> Plan:
-    """The plan of a repository without configuration: a pure function. Raises PlanFailed: too many jobs."""
-    graph = found.graph
+    roster: Roster | None = None,
+    has_a_say: bool = False,
+) -> Draft:
+    """The plan of a repository without configuration: a pure function.
+
+    Args:
+        roster: the jobs of all projects; without it, those that are skipped are left out, and the reasons say so.
+        has_a_say: whether the blueprint is wanted.
+    Raises:
+        PlanFailed: more than `jobs_max` jobs would run.
+    """
+    graph, whole = found.graph, difference.whole()
     touched, skip = of_projects(graph, difference)
-    jobs, told = jobs_of(graph, touched, skip, files, jobs_max=jobs_max)
-    if any(project.jobs for project in graph.projects):
-        roots = sorted({project.root for project in graph.projects})
-        shown = ", ".join(printable(root) for root in roots[:5]) + (", ..." if len(roots) > 5 else "")
-        why = Reason(rule="discovery", text=f"there is no {FILE}; found {len(graph.projects)} projects in {shown}")
+    running = sum(len(graph.projects[index].jobs) for index in touched)
+    if running > jobs_max:
+        text = f"{running} jobs would run, at most {jobs_max} are accepted (policy.jobs_max)"
+        raise PlanFailed(f"{text}; describe the jobs in deltaci.yaml")
+    told: tuple[Reason, ...] = ()
+    if roster is None:
+        apart, rest = sorted(touched), None
+        left, projects = graph.jobs_count - running, len(graph.projects) - len(touched)
+        text = f"{left} skipped jobs of {projects} projects are not listed: {skip.text}"
+        told = (Reason(rule="skips-not-listed", text=text),)
     else:
-        text = f"there is no {FILE}, and no project with anything to run was found: nothing runs"
-        why = Reason(rule="nothing-to-run", text=text)
-    return Plan(
+        apart = sorted(roster.apart.union(touched if whole is None else ()))
+        rest = Rest(number=roster.number, places=roster.places(apart), reason=skip, is_skipped=whole is None)
+    plan = Plan(
         commit_sha=commit_sha,
         base_sha=base_sha if difference.paths is not None else None,
         source=found.source,
-        jobs=in_order(tuple(map(reports.kept, jobs))),
-        reasons=(why, *notes, *found.reasons, *told, *_base(difference)),
+        jobs=jobs_of(graph, apart, touched, skip, files),
+        reasons=(_found(graph), *notes, *found.reasons, *told, *_base(difference)),
         changed_files_count=None if difference.paths is None else len(difference.paths),
         projects=projects_of(graph, touched),
-        blueprint=found.blueprint,
+        blueprint=found.blueprint if has_a_say else None,
     )
+    return Draft(plan, rest, roster)
+
+
+def _found(graph: ProjectGraph) -> Reason:
+    if not graph.jobs_count:
+        text = f"there is no {FILE}, and no project with anything to run was found: nothing runs"
+        return Reason(rule="nothing-to-run", text=text)
+    roots = graph.roots
+    shown = ", ".join(printable(root) for root in roots[:5]) + (", ..." if len(roots) > 5 else "")
+    return Reason(rule="discovery", text=f"there is no {FILE}; found {len(graph.projects)} projects in {shown}")
 
 
 def _base(difference: Difference) -> tuple[Reason, ...]:

@@ -33,7 +33,7 @@ from deltaci.planner.messages import (
     reply_decoder,
     write_frame,
 )
-from deltaci.planner.planner import took_too_long
+from deltaci.planner.rosters import Rosters
 
 COMMAND: Final = (sys.executable, "-I", "-m", "deltaci.planner.worker")
 _INHERITED: Final = ("PATH", "TMPDIR")
@@ -64,6 +64,7 @@ class Worker:
         )
         self._start: Start | None = start
         self._number = 0
+        self._rosters = Rosters()
 
     @property
     def pid(self) -> int:
@@ -75,23 +76,22 @@ class Worker:
         return self._process.poll() is None
 
     def ask(self, request: Request) -> Reply:
-        """The reply to `request`, whatever its number. Raises WorkerLost."""
+        """The reply to `request`, plans with all their jobs. Raises WorkerLost."""
         self._number += 1
         stdin, stdout = self._pipes()
         try:
             if self._start is not None:
                 write_frame(stdin, self._start)
                 self._start = None
-            write_frame(stdin, msgspec.structs.replace(request, number=self._number))
+            request = msgspec.structs.replace(self._rosters.asking(request), number=self._number)
+            write_frame(stdin, request)
             reply = read_frame(stdout, reply_decoder, bytes_max=REPLY_BYTES_MAX)
-        except (BadFrame, OSError, ValueError) as error:  # ValueError: `end` closed the pipe meanwhile
+            if reply is not None and reply.number == self._number:
+                return self._rosters.whole(request, reply)
+        except (BadFrame, OSError, ValueError) as error:  # ValueError: not its roster, or `end` closed the pipe
             logger.warning("process {} said what is no plan: {}", self.pid, error)
             raise WorkerLost(self._process.poll()) from error
-        if reply is None:
-            raise WorkerLost(self._process.wait())
-        if reply.number != self._number:
-            raise WorkerLost(self._process.poll())
-        return reply
+        raise WorkerLost(self._process.wait() if reply is None else self._process.poll())
 
     def end(self) -> None:
         """End it and all that it started; waits until it is gone. Again is harmless."""
@@ -180,7 +180,7 @@ class Workers:
                 return reply
         except TimeoutError as error:
             logger.warning("planning {} took too long: process {} is ended", request.commit_sha, worker.pid)
-            raise took_too_long(request.commit_sha, self._plan_ms) from error
+            raise _took_too_long(request.commit_sha, self._plan_ms) from error
         except WorkerLost as error:
             logger.warning("process {} was lost planning {}: {}", worker.pid, request.commit_sha, error)
             raise PlanFailed(self._why(request.commit_sha, error.exit_code)) from error
@@ -209,6 +209,12 @@ class Workers:
         return (
             f"{asked} {how}; the log of the server says more: please report it, and describe the jobs in deltaci.yaml"
         )
+
+
+def _took_too_long(commit_sha: str, plan_ms: int) -> PlanFailed:
+    """What to say when the time limit passed."""
+    text = f"planning commit {commit_sha} took longer than {plan_ms} ms (setting planner.plan_ms)"
+    return PlanFailed(f"{text}; a deltaci.yaml with fewer patterns and jobs is faster")
 
 
 def _end_all(places: Sequence[_Place]) -> None:

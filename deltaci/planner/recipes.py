@@ -1,20 +1,17 @@
-"""Projects from a recipe instead of discovery, as long as the structure of the repository is the one it was made for.
+"""Plans from a recipe, as long as the structure of the repository is the one it was made for.
 
-Rule 1: a recipe is used only where discovery would find the same: equal fingerprints, and the same program.
+Rule 1: a recipe is used only where discovery finds the very same, as its digest tells. So nobody has to read what it is
+made of, and a plan from a recipe is the one from discovery, with another word about where it comes from.
 Rule 2: explicit configuration wins over recipes; nothing here is asked when there is one.
 """
 
-import hashlib
-from functools import cache
 from typing import NamedTuple
 
-from deltaci import VERSION
 from deltaci.domain.blueprint import Blueprint
 from deltaci.domain.plan import Reason, Source
-from deltaci.domain.recipe import Kept, RecipeState
-from deltaci.planner.discovery import discover
+from deltaci.domain.recipe import Recipe, RecipeState
 from deltaci.planner.graph import ProjectGraph
-from deltaci.planner.survey import Structure
+from deltaci.planner.survey import Discovered
 
 
 class Found(NamedTuple):
@@ -26,29 +23,21 @@ class Found(NamedTuple):
     blueprint: Blueprint
 
 
-def fingerprint(structure: Structure) -> str:
-    """Equal as long as discovery, by this program, finds the same: that of the structure, and that of the program."""
-    return f"{structure.fingerprint}-{_program()}"
-
-
-@cache
-def _program() -> str:
-    """8 hex digits that change with the release and with the ecosystems: a newer discovery may find more."""
-    known = [f"{each.__name__} {each.STRUCTURE} {each.MANIFESTS}" for each in discover.MODULES]
-    return hashlib.sha256("\n".join((VERSION, *known)).encode()).hexdigest()[:8]
-
-
-def found(structure: Structure, kept: Kept | None) -> Found:
+def found(discovered: Discovered, recipe: Recipe | None) -> Found:
     """The projects of a commit: from the newest recipe of its repository if it holds, otherwise as discovered."""
-    discovery, now = structure.discovery, fingerprint(structure)
-    if kept is None or kept.recipe.state is not RecipeState.ACTIVE or kept.recipe.fingerprint != now:
-        blueprint = Blueprint(fingerprint=now, projects=discovery.projects, reasons=discovery.reasons)
-        return Found(structure.graph, "discovery", discovery.reasons, blueprint)
-    recipe = kept.recipe
+    graph, blueprint = discovered.graph, discovered.blueprint
+    if recipe is None or not _holds(recipe, discovered):
+        return Found(graph, "discovery", blueprint.reasons, blueprint)
     made = f"made by {recipe.made_by}" + (f", last confirmed by {recipe.confirmed_by}" if recipe.confirmed_by else "")
     text = f"version {recipe.version} of the recipe, {made}, is used: the structure of the repository is equal"
     why = Reason(rule="recipe", text=text)
-    projects = kept.blueprint.projects
-    graph = structure.graph if projects == discovery.projects else ProjectGraph(projects)
-    blueprint = Blueprint(fingerprint=recipe.fingerprint, recipe=recipe.version)
-    return Found(graph, "recipe", (why, *kept.blueprint.reasons), blueprint)
+    used = Blueprint(fingerprint=recipe.fingerprint, recipe=recipe.version)
+    return Found(graph, "recipe", (why, *blueprint.reasons), used)
+
+
+def _holds(recipe: Recipe, discovered: Discovered) -> bool:
+    return (
+        recipe.state is RecipeState.ACTIVE
+        and recipe.fingerprint == discovered.blueprint.fingerprint
+        and recipe.blueprint_digest == discovered.digest
+    )

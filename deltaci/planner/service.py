@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from deltaci.domain.plan import JOBS_MAX, Plan
-from deltaci.domain.recipe import Kept
+from deltaci.domain.recipe import Recipe
 from deltaci.forge.git_command import DEFAULT_PROTOCOLS
 from deltaci.forge.local import MirrorError
 from deltaci.forge.mirror import Mirror, Mirrors
@@ -72,7 +72,8 @@ class RepositoryPlanner:
         is_pull_request: bool = False,
         is_trusted: bool = True,
         authorization: str | None = None,
-        recipe: Kept | None = None,
+        recipe: Recipe | None = None,
+        has_a_say: bool = False,
         occasion: Occasion = NO_OCCASION,
     ) -> Plan:
         """What should run for a commit.
@@ -87,7 +88,8 @@ class RepositoryPlanner:
             is_trusted: False for changes from people who may not write to the repository: then `deltaci.yaml` is
                 taken from `base_sha`, which must be known.
             authorization: HTTP Authorization header value for fetching.
-            recipe: the newest one of the repository, used instead of discovery while its fingerprint holds.
+            recipe: the newest one of the repository; used while discovery finds the same.
+            has_a_say: whether the run may make a recipe; then the plan has the blueprint for it.
             occasion: what brought the run about; it may be a reason to run everything.
         Raises:
             ConfigurationInvalid: `deltaci.yaml` cannot be used; carries all problems.
@@ -108,6 +110,7 @@ class RepositoryPlanner:
                 configuration_sha=_configuration(commit_sha, base_sha, unknown_because, is_trusted),
                 is_pull_request=is_pull_request,
                 recipe=recipe,
+                has_a_say=has_a_say,
                 occasion=occasion,
             )
             return await self._ask(mirror, request)

@@ -7,35 +7,46 @@ what is found: a survey from memory and one from nothing are equal.
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Final
 
 import msgspec
 
+from deltaci.domain.blueprint import Blueprint, digest
 from deltaci.forge.local import SUBMODULE, Change, CommitView, MirrorError, TreeEntry
-from deltaci.planner.discovery.discover import Discovery, discover, fingerprint, is_structural, structure, wanted
+from deltaci.planner.discovery.discover import discover, fingerprint, is_structural, structure, wanted
 from deltaci.planner.discovery.project import MANIFEST_BYTES_MAX
 from deltaci.planner.graph import ProjectGraph
 from deltaci.planner.repository import Entry, Files, RepositoryView
+from deltaci.planner.roster import Roster, roster_of
 
 CACHE_BYTES_DEFAULT: Final = 256 * 1024 * 1024
-# Measured: an entry with its path, id and places in the index; a project with its jobs and edges.
+# Measured: an entry with its path, id and places in the index; a project with its edges, and jobs here and in a roster.
 _BYTES_A_FILE: Final = 400
-_BYTES_A_PROJECT: Final = 8_000
+_BYTES_A_PROJECT: Final = 9_500
 # How a name that is not UTF-8 is shown, and then perhaps like another one.
 _INEXACT: Final = "\\x"
 
 
-class Structure(msgspec.Struct, frozen=True):
-    """The projects of a commit. `seen` are the files that discovery may look at, with sizes; `read` those it read.
+class Discovered:
+    """What discovery found, and the graph of it."""
 
-    As long as `fingerprint` is the same, so is what discovery finds.
-    """
+    def __init__(self, blueprint: Blueprint) -> None:
+        self.blueprint: Final = blueprint
+        self.graph: Final = ProjectGraph(blueprint.projects)
+
+    @cached_property
+    def digest(self) -> str:
+        """That of the blueprint."""
+        return digest(self.blueprint)
+
+
+class Structure(msgspec.Struct, frozen=True):
+    """The projects of a commit. `seen` are the files that discovery may look at, with sizes; `read` those it read."""
 
     seen: Files
     read: frozenset[str]
-    discovery: Discovery
-    graph: ProjectGraph
-    fingerprint: str
+    discovered: Discovered
 
 
 class Survey:
@@ -47,7 +58,8 @@ class Survey:
         self.known_files: Files | None = None
         self.known_seen: Files | None = None
         self.known_structure: Structure | None = None
-        self.blobs: dict[str, bytes] = {}
+        self.known_roster: Roster | None = None
+        self.blobs: Mapping[str, bytes] = {}
 
     def files(self) -> Files:
         """Every file of the commit."""
@@ -62,18 +74,24 @@ class Survey:
                 self.known_seen = measured(self.view, structure(self.files()))
             seen = self.known_seen
             paths = wanted(seen)
-            discovery = discover(seen, self._read(seen, paths))
-            graph = ProjectGraph(discovery.projects)
-            self.known_structure = Structure(seen, frozenset(paths), discovery, graph, fingerprint(seen, paths))
+            found = discover(seen, self._read(seen, paths))
+            blueprint = Blueprint(fingerprint=fingerprint(seen, paths), projects=found.projects, reasons=found.reasons)
+            self.known_structure = Structure(seen, frozenset(paths), Discovered(blueprint))
         return self.known_structure
+
+    def roster(self) -> Roster:
+        """The jobs of the projects. Raises as `structure`."""
+        if self.known_roster is None:
+            self.known_roster = roster_of(self.structure().discovered.graph, self.files())
+        return self.known_roster
 
     def _read(self, seen: Files, paths: Sequence[str]) -> dict[str, bytes]:
         """Contents by path; only of blobs that were not read for the commit before."""
         missing = [path for path in paths if seen.sha(path) not in self.blobs]
         lend(self.view, seen, missing)
         read = self.view.read_many(missing, bytes_max=MANIFEST_BYTES_MAX)
-        self.blobs.update((seen.sha(path), data) for path, data in read.items())
-        self.blobs = {seen.sha(path): self.blobs[seen.sha(path)] for path in paths}
+        blobs = {**self.blobs, **{seen.sha(path): data for path, data in read.items()}}
+        self.blobs = {seen.sha(path): blobs[seen.sha(path)] for path in paths}
         return {path: self.blobs[seen.sha(path)] for path in paths}
 
 
@@ -100,12 +118,14 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
     files: Files
     seen: Files | None
     structure: Structure | None
-    blobs: dict[str, bytes]
+    roster: Roster | None
+    blobs: Mapping[str, bytes]
+    size: int
 
-    def bytes(self) -> int:
-        projects = 0 if self.structure is None else len(self.structure.graph.projects)
-        contents = sum(map(len, self.blobs.values()))
-        return _BYTES_A_FILE * len(self.files.paths) + _BYTES_A_PROJECT * projects + contents
+
+def _size(files: Files, structure: Structure | None, blobs: Mapping[str, bytes]) -> int:
+    projects = 0 if structure is None else len(structure.discovered.graph.projects)
+    return _BYTES_A_FILE * len(files.paths) + _BYTES_A_PROJECT * projects + sum(map(len, blobs.values()))
 
 
 class Surveys:
@@ -129,12 +149,13 @@ class Surveys:
             return survey
         entries = {change.path: change.entry for change in changes}
         survey.known_files = known.files.changed(entries) if entries else known.files.fresh()
-        survey.blobs = dict(known.blobs)
+        survey.blobs = known.blobs
         if known.seen is None:
             return survey
         structural = {path: entry for path, entry in entries.items() if is_structural(path)}
         if not structural:
             survey.known_seen, survey.known_structure = known.seen, known.structure
+            survey.known_roster = known.roster and known.roster.after(entries)
             return survey
         there = [entry for entry in structural.values() if entry is not None and entry.mode != SUBMODULE]
         sizes = view.repository.sizes(entry.sha for entry in there)
@@ -142,6 +163,7 @@ class Surveys:
         survey.known_seen = known.seen.changed(sized)
         if known.structure is not None and _leaves(known.seen, survey.known_seen, known.structure.read, structural):
             survey.known_structure = msgspec.structs.replace(known.structure, seen=survey.known_seen)
+            survey.known_roster = known.roster and known.roster.after(entries)
         return survey
 
     def keep(self, survey: Survey) -> None:
@@ -158,13 +180,15 @@ class Surveys:
             files=survey.known_files,
             seen=survey.known_seen,
             structure=survey.known_structure,
+            roster=survey.known_roster,
             blobs=survey.blobs,
+            size=_size(survey.known_files, survey.known_structure, survey.blobs),
         )
         self._known[directory] = known
-        total = sum(each.bytes() for each in self._known.values())
+        total = sum(each.size for each in self._known.values())
         while total > self._bytes_max:
             _, forgotten = self._known.popitem(last=False)
-            total -= forgotten.bytes()
+            total -= forgotten.size
 
     def _changes(self, known: _Known, view: CommitView) -> tuple[Change, ...] | None:
         """From the commit that is known; None if it is cheaper, or safer, to begin with nothing."""

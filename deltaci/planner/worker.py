@@ -93,7 +93,7 @@ class Work:
             survey = Survey(now)
             changes = None if start is None or changes is None else now.changes(start)
         try:
-            plan = self._planner.make(
+            plan, rest, roster = self._planner.make(
                 survey,
                 changes,
                 base_sha=start,
@@ -101,11 +101,13 @@ class Work:
                 configuration_view=None if only is None else repository.view(only, CONFIGURATION_NAMES),
                 base_view=None if start is None else partial(repository.view, start),
                 recipe=request.recipe,
+                has_a_say=request.has_a_say,
                 occasion=request.occasion,
             )
         finally:
             self._surveys.keep(survey)
-        return Planned(number=request.number, plan=plan)
+        told = None if roster is None or roster.number == request.roster else roster.jobs
+        return Planned(number=request.number, plan=plan, rest=rest, jobs=told)
 
 
 def _frame(reply: Reply) -> bytes:

@@ -4,14 +4,14 @@ import pytest
 
 from deltaci.domain.plan import Plan, PlannedJob
 from deltaci.planner.errors import PlanFailed
-from deltaci.planner.planner import Planner
 from tests.planner.memory_view import MemoryView, changed
+from tests.planner.planned import planned
 
 pytestmark = pytest.mark.anyio
 
 
 async def plan_of(files: dict[str, str], *paths: str) -> Plan:
-    return await Planner().plan(MemoryView(files), changed(*paths) if paths else None, base_sha="b" * 40)
+    return planned(MemoryView(files), changed(*paths) if paths else None, base_sha="b" * 40)
 
 
 async def jobs_of(files: dict[str, str]) -> dict[str, PlannedJob]:

@@ -10,10 +10,10 @@ from deltaci.domain.plan import Plan
 from deltaci.domain.project import Project
 from deltaci.planner.graph import ProjectGraph
 from deltaci.planner.impact import Difference, locks_wanted, of_projects
-from deltaci.planner.planner import Planner
 from deltaci.planner.service import RepositoryPlanner
 from tests.planner.locks.test_npm import lock, package
 from tests.planner.memory_view import MemoryView, changed
+from tests.planner.planned import planned
 from tests.planner.test_service import Origin
 
 pytestmark = pytest.mark.anyio
@@ -35,7 +35,7 @@ async def plan_of(old: str | None, new: str, *paths: str, has_base: bool = True)
     def base(_paths: Sequence[str]) -> MemoryView:
         return MemoryView(before)
 
-    return await Planner().plan(
+    return planned(
         MemoryView({**FILES, "package-lock.json": new}),
         changed(*paths, "package-lock.json"),
         base_sha="b" * 40,
@@ -102,7 +102,7 @@ async def test_a_lock_of_no_project_is_an_ordinary_file() -> None:
     """Left over at the root, it may concern anybody."""
     files = {"a/package.json": '{"name": "a", "scripts": {"test": "t"}}', "yarn.lock": "x", "setup.py": ""}
 
-    plan = await Planner().plan(MemoryView(files), changed("yarn.lock"), base_sha="b" * 40)
+    plan = planned(MemoryView(files), changed("yarn.lock"), base_sha="b" * 40)
 
     assert reasons(plan)["node:a"][0] == "shared-file"
     assert reasons(plan)["python:."][0] == "project-changed"
@@ -115,7 +115,7 @@ async def test_a_lock_that_is_too_large_counts_as_changed_for_all() -> None:
     def base(_paths: Sequence[str]) -> MemoryView:
         return large
 
-    plan = await Planner().plan(large, changed("package-lock.json"), base_sha="b" * 40, base_view=base)
+    plan = planned(large, changed("package-lock.json"), base_sha="b" * 40, base_view=base)
 
     assert {rule for rule, _ in reasons(plan).values()} == {"lock-changed"}
 

@@ -1,13 +1,19 @@
 """Plans from recipes: used while discovery would find the same, and never above a configuration."""
 
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
 import msgspec
 import pytest
 
 from deltaci.domain.blueprint import Blueprint, digest
 from deltaci.domain.plan import Plan
 from deltaci.domain.recipe import Kept, Recipe, RecipeState
-from deltaci.planner.planner import Planner
+from deltaci.planner import discovery
+from deltaci.planner.program import digest_of_sources
 from tests.planner.memory_view import MemoryView, changed
+from tests.planner.planned import planned
 
 pytestmark = pytest.mark.anyio
 
@@ -21,8 +27,8 @@ FILES = {
 }
 
 
-async def plan_of(view: MemoryView, *paths: str, recipe: Kept | None = None) -> Plan:
-    return await Planner().plan(view, changed(*paths) if paths else None, base_sha="b" * 40, recipe=recipe)
+async def plan_of(view: MemoryView, *paths: str, recipe: Recipe | None = None) -> Plan:
+    return planned(view, changed(*paths) if paths else None, base_sha="b" * 40, recipe=recipe, has_a_say=True)
 
 
 def kept(blueprint: Blueprint, state: RecipeState = RecipeState.ACTIVE) -> Kept:
@@ -58,7 +64,7 @@ async def test_a_recipe_gives_the_plan_that_discovery_would(paths: tuple[str, ..
     _, blueprint = await discovered()
     expected = await plan_of(MemoryView(FILES), *paths)
 
-    plan = await plan_of(MemoryView(FILES), *paths, recipe=kept(blueprint))
+    plan = await plan_of(MemoryView(FILES), *paths, recipe=kept(blueprint).recipe)
 
     assert ("recipe", expected.jobs, expected.projects) == (plan.source, plan.jobs, plan.projects)
     (why,) = [reason.text for reason in plan.reasons if reason.rule == "recipe"]
@@ -81,7 +87,7 @@ async def test_another_structure_is_discovered(more: dict[str, str]) -> None:
     _, blueprint = await discovered()
     files = {**FILES, **more}
 
-    plan = await plan_of(MemoryView(files), recipe=kept(blueprint))
+    plan = await plan_of(MemoryView(files), recipe=kept(blueprint).recipe)
 
     assert plan == (await discovered(files))[0]
     assert plan.source == "discovery"
@@ -92,7 +98,7 @@ async def test_a_change_of_sources_alone_keeps_the_recipe() -> None:
     _, blueprint = await discovered()
     files = {**FILES, "api/main.go": "package main // other\n", "web/b.js": "1"}
 
-    plan = await plan_of(MemoryView(files), recipe=kept(blueprint))
+    plan = await plan_of(MemoryView(files), recipe=kept(blueprint).recipe)
 
     assert plan.source == "recipe"
 
@@ -101,19 +107,60 @@ async def test_a_stale_recipe_is_not_used() -> None:
     """What failed is discovered afresh."""
     plan, blueprint = await discovered()
 
-    assert plan == await plan_of(MemoryView(FILES), recipe=kept(blueprint, RecipeState.STALE))
+    assert plan == await plan_of(MemoryView(FILES), recipe=kept(blueprint, RecipeState.STALE).recipe)
+
+
+async def test_a_recipe_of_other_projects_is_not_used() -> None:
+    """Whatever made them another way: the plan never says that it is from a recipe whose commands do not run."""
+    plan, blueprint = await discovered()
+    other = msgspec.structs.replace(blueprint, projects=blueprint.projects[:1])
+
+    assert plan == await plan_of(MemoryView(FILES), recipe=kept(other).recipe)
+
+
+@pytest.mark.parametrize("has_recipe", [False, True])
+async def test_what_a_plan_was_made_from_is_told_where_it_may_become_a_recipe_alone(has_recipe: bool) -> None:
+    """It is as large as the repository; the plan is the same without it."""
+    _, blueprint = await discovered()
+    recipe = kept(blueprint).recipe if has_recipe else None
+    expected = await plan_of(MemoryView(FILES), "api/main.go", recipe=recipe)
+
+    plan = planned(MemoryView(FILES), changed("api/main.go"), base_sha="b" * 40, recipe=recipe)
+
+    assert expected.blueprint is not None
+    assert plan == msgspec.structs.replace(expected, blueprint=None)
 
 
 async def test_a_recipe_of_another_program_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """A newer discovery may find more in the same files."""
     _, blueprint = await discovered()
-    monkeypatch.setattr("deltaci.planner.recipes._program", lambda: "newer")
+    monkeypatch.setattr("deltaci.planner.discovery.discover.program", lambda: "newer")
 
-    plan = await plan_of(MemoryView(FILES), recipe=kept(blueprint))
+    plan = await plan_of(MemoryView(FILES), recipe=kept(blueprint).recipe)
 
     assert plan.source == "discovery"
     assert plan.blueprint is not None
     assert plan.blueprint.fingerprint != blueprint.fingerprint
+
+
+@pytest.mark.parametrize("edit", ["changed", "added", "removed", "renamed"])
+def test_each_change_of_discovery_is_another_program(tmp_path: Path, edit: str) -> None:
+    """Nobody has to think of raising a number."""
+    ours = shutil.copytree(Path(discovery.__file__).parent, tmp_path / "discovery")
+    before = digest_of_sources(ours)
+
+    match edit:
+        case "changed":
+            (ours / "go.py").write_text((ours / "go.py").read_text() + "#")
+        case "added":
+            (ours / "zig.py").touch()
+        case "removed":
+            (ours / "go.py").unlink()
+        case _:
+            (ours / "go.py").rename(ours / "golang.py")
+
+    assert before == digest_of_sources(files(discovery))
+    assert digest_of_sources(ours) != before
 
 
 async def test_a_configuration_is_above_every_recipe() -> None:
@@ -122,6 +169,6 @@ async def test_a_configuration_is_above_every_recipe() -> None:
     files = {**FILES, "deltaci.yaml": "version: 1\njobs: {a: {steps: [make]}}\n"}
     same = msgspec.structs.replace(blueprint, fingerprint=blueprint.fingerprint)
 
-    plan = await plan_of(MemoryView(files), recipe=kept(same))
+    plan = await plan_of(MemoryView(files), recipe=kept(same).recipe)
 
     assert (plan.source, [job.name for job in plan.jobs], plan.blueprint) == ("configuration", ["a"], None)

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from deltaci.domain.plan import digest
 from deltaci.forge.local import LocalRepository, MirrorLimits
-from deltaci.planner import survey
+from deltaci.planner import roster, survey
 from deltaci.planner.messages import Failed, Planned, Request, Start
-from deltaci.planner.worker import Work
+from tests.planner.planned import Asker
 from tests.planner.repositories import Bare
 
 pytestmark = pytest.mark.slow
@@ -80,17 +81,23 @@ def histories(rng: random.Random) -> Iterator[dict[str, Any]]:
         yield {path: what for path, what in files.items() if not any(other.startswith(path + "/") for other in files)}
 
 
-def outcome(work: Work, request: Request) -> tuple[str, str]:
+def outcome(work: Asker, request: Request) -> tuple[str, str]:
     reply = work.reply(request)
     assert isinstance(reply, Planned | Failed), reply
     return ("plan", digest(reply.plan)) if isinstance(reply, Planned) else ("failure", reply.text)
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_plan_does_not_depend_on_what_was_planned_before(repository: Bare, seed: int) -> None:
-    """Over random histories with failed plans in between, of pushes, reruns and branches: warm equals cold."""
+def test_a_plan_does_not_depend_on_what_was_planned_before(
+    repository: Bare, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over random histories with failed plans in between, of pushes, reruns and branches: warm equals cold.
+
+    With so few projects each changed cache key makes a new roster, unless any number of them may be set apart.
+    """
+    monkeypatch.setattr(roster, "_APART_PART", 1 if seed % 2 else 32)
     rng = random.Random(seed)
-    warm, shas = Work(START), list[str]()
+    warm, shas = Asker(START), list[str]()
     outcomes = set()
     for number, files in enumerate(histories(rng)):
         if number == 25:
@@ -113,14 +120,38 @@ def test_a_plan_does_not_depend_on_what_was_planned_before(repository: Bare, see
                 is_pull_request=rng.random() < 0.5,
             )
 
-            warmly, coldly = outcome(warm, request), outcome(Work(START), request)
+            warmly, coldly = outcome(warm, request), outcome(Asker(START), request)
 
             assert warmly == coldly, (seed, number, request)
             outcomes.add(warmly)
     assert {kind for kind, _ in outcomes} == {"plan", "failure"}
 
 
-def planned(work: Work, repository: Bare, sha: str, base: str | None = None) -> Planned:
+@pytest.mark.parametrize("seed", range(3))
+def test_a_plan_does_not_depend_on_the_lock_files_that_were_known_before(
+    repository: Bare, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the projects stay and their cache keys do not, in any order of commits: warm equals cold."""
+    monkeypatch.setattr(roster, "_APART_PART", (1, 4, 32)[seed])
+    rng = random.Random(seed)
+    files = {"web/package.json": '{"workspaces": ["*"]}', "web/package-lock.json": "{}", "uv.lock": ""}
+    for n in range(6):
+        files |= {f"go{n}/go.mod": f"module m{n}\n", f"go{n}/go.sum": "", f"go{n}/a.go": "", f"go{n}/testdata/x": ""}
+        files |= {f"web/n{n}/package.json": f'{{"name": "n{n}", "scripts": {{"test": "x"}}}}', f"web/n{n}/a.js": ""}
+    changing = [path for path in files if path.endswith((".sum", ".go", ".js", "x", "-lock.json"))]
+    warm, shas = Asker(START), [repository.commit(files)]
+    for number in range(10):
+        files |= dict.fromkeys(rng.sample(changing, k=rng.choice((1, 1, 2))), f"{{}}  {number}")
+        shas.append(repository.commit(files, shas[-1]))
+        for commit_sha, base_sha in ((shas[-1], shas[-2]), (rng.choice(shas), rng.choice(shas))):
+            request = Request(
+                number=number, directory=str(repository.path), repo_id="r", commit_sha=commit_sha, base_sha=base_sha
+            )
+
+            assert outcome(warm, request) == outcome(Asker(START), request), (seed, number, request)
+
+
+def planned(work: Asker, repository: Bare, sha: str, base: str | None = None) -> Planned:
     request = Request(number=0, directory=str(repository.path), repo_id="r", commit_sha=sha, base_sha=base)
     reply = work.reply(request)
     assert isinstance(reply, Planned), reply
@@ -134,7 +165,7 @@ def test_a_commit_that_changes_no_structure_is_planned_without_looking_at_the_re
     files = {f"p{n}/go.mod": f"module m{n}\n" for n in range(20)}
     first = repository.commit(files)
     second = repository.commit({**files, "p3/a.go": "package a\n"}, first)
-    work = Work(START)
+    work = Asker(START)
     planned(work, repository, first)
 
     def not_again(*_: object, **__: object) -> None:
@@ -155,7 +186,7 @@ def test_a_changed_manifest_is_the_only_one_that_is_read_again(
     files = {f"p{n}/go.mod": f"module m{n}\n" for n in range(20)}
     first = repository.commit(files)
     second = repository.commit({**files, "p3/go.mod": "module changed\n"}, first)
-    work = Work(START)
+    work = Asker(START)
     planned(work, repository, first)
     read: list[int] = []
     original = LocalRepository.read_blobs
@@ -168,11 +199,71 @@ def test_a_changed_manifest_is_the_only_one_that_is_read_again(
     assert read == [1]
 
 
+def test_what_no_plan_changes_is_told_once(repository: Bare) -> None:
+    """A plan is as long as its difference: with the jobs that run, and where they are among those known already."""
+    files = {f"p{n:02}/go.mod": f"module m{n}\n" for n in range(40)}
+    first = repository.commit(files)
+    second = repository.commit({**files, "p03/a.go": "package a\n"}, first)
+    asker = Asker(START)
+    whole = planned(asker, repository, first).plan
+    request = Request(number=0, directory=str(repository.path), repo_id="r", commit_sha=second, base_sha=first)
+
+    reply = asker.work.reply(asker.rosters.asking(request))
+    again = asker.work.reply(asker.rosters.asking(msgspec.structs.replace(request, commit_sha=first, base_sha=None)))
+
+    assert isinstance(reply, Planned)
+    assert isinstance(again, Planned)
+    assert [job.name for job in reply.plan.jobs] == ["go-test (p03)"]
+    assert (reply.jobs, again.jobs, again.plan.jobs) == (None, None, ())
+    assert asker.rosters.whole(request, again) == Planned(number=0, plan=whole)
+
+
+def test_a_cache_key_that_changed_sets_its_project_apart(repository: Bare, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the project is skipped: the roster stays, and only that job is made and told, in later plans too."""
+    files = {f"p{n:02}/go.mod": f"module m{n}\n" for n in range(40)} | {"p05/go.sum": "1\n"}
+    first = repository.commit(files)
+    second = repository.commit({**files, "p05/go.sum": "2\n"}, first)
+    third = repository.commit({**files, "p05/go.sum": "2\n", "p07/a.go": ""}, second)
+    asker = Asker(START)
+    planned(asker, repository, first)
+    monkeypatch.setattr(survey, "roster_of", None)
+    planned(asker, repository, second, first)
+
+    request = Request(number=0, directory=str(repository.path), repo_id="r", commit_sha=third, base_sha=second)
+    reply = asker.work.reply(asker.rosters.asking(request))
+
+    assert isinstance(reply, Planned)
+    assert [(job.name, job.is_skipped) for job in reply.plan.jobs] == [
+        ("go-test (p05)", True),
+        ("go-test (p07)", False),
+    ]
+    assert reply.jobs is None
+    monkeypatch.undo()
+    assert asker.rosters.whole(request, reply) == planned(Asker(START), repository, third, second)
+
+
+def test_many_changed_cache_keys_make_a_new_roster(repository: Bare) -> None:
+    """What is set apart is made for every plan: it stays a small part."""
+    files = {f"p{n:02}/go.mod": f"module m{n}\n" for n in range(40)} | {f"p{n:02}/go.sum": "1\n" for n in range(40)}
+    first = repository.commit(files)
+    second = repository.commit({**files, "p05/go.sum": "2\n", "p06/go.sum": "2\n"}, first)
+    asker = Asker(START)
+    planned(asker, repository, first)
+
+    request = Request(number=0, directory=str(repository.path), repo_id="r", commit_sha=second, base_sha=first)
+    reply = asker.work.reply(asker.rosters.asking(request))
+
+    assert isinstance(reply, Planned)
+    assert reply.jobs is not None
+    assert len(reply.jobs) == 40
+    assert [job.name for job in reply.plan.jobs] == ["go-test (p05)", "go-test (p06)"]
+
+
 def test_what_is_kept_is_bounded_and_the_oldest_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two repositories fit, a third pushes out the one that was planned longest ago."""
     repositories = [Bare(tmp_path / f"{n}.git") for n in range(3)]
     shas = [each.commit({"go.mod": "module x\n", "a.go": "package x\n"}) for each in repositories]
-    work = Work(Start(memory_bytes_max=2**31, cache_bytes_max=20_000, jobs_max=9, limits=MirrorLimits()))
+    work = Asker(Start(memory_bytes_max=2**31, cache_bytes_max=24_000, jobs_max=9, limits=MirrorLimits()))
     listed: list[str] = []
     original = LocalRepository.listing
     monkeypatch.setattr(
@@ -194,17 +285,17 @@ def test_names_that_look_the_same_are_not_taken_for_each_other(repository: Bare)
     first = repository.commit_tree(repository.tree(*odd))
     second = repository.commit_tree(repository.tree(*odd[1:]), first)
     third = repository.commit_tree(repository.tree(odd[0], odd[2]), second)
-    warm = Work(START)
+    warm = Asker(START)
 
     digests = [digest(planned(warm, repository, sha).plan) for sha in (first, second, third, first)]
 
-    assert digests == [digest(planned(Work(START), repository, sha).plan) for sha in (first, second, third, first)]
+    assert digests == [digest(planned(Asker(START), repository, sha).plan) for sha in (first, second, third, first)]
 
 
 def test_a_mirror_that_was_fetched_anew_is_no_obstacle(repository: Bare, tmp_path: Path) -> None:
     """The commit that is remembered may be gone from it."""
     first = repository.commit({"go.mod": "module x\n"})
-    work = Work(START)
+    work = Asker(START)
     planned(work, repository, first)
     repository.path.rename(tmp_path / "old.git")
     anew = Bare(repository.path)

@@ -18,6 +18,7 @@ from deltaci.forge.local import MirrorLimits
 from deltaci.planner.errors import PlanFailed
 from deltaci.planner.messages import Failed, Planned, Request, Start, Unreadable
 from deltaci.planner.pool import COMMAND, Worker, Workers
+from tests.planner.planned import Asker
 from tests.planner.repositories import Bare
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -229,6 +230,38 @@ async def test_a_reply_to_something_else_is_not_believed(repository: Bare, sha: 
         await workers.ask(a_request(repository, sha, "trick"))
 
     assert await works(workers, repository, sha)
+    workers.close()
+
+
+async def test_a_plan_from_jobs_that_were_never_told_is_not_believed(repository: Bare, sha: str) -> None:
+    """The process takes this server for one that knows the roster."""
+    workers = some(tricked("import msgspec; return_ = msgspec.structs.force_setattr(request, 'roster', 1)"))
+
+    with pytest.raises(PlanFailed, match="gave no valid answer"):
+        await workers.ask(a_request(repository, sha, "trick"))
+
+    assert await works(workers, repository, sha)
+    workers.close()
+
+
+async def test_what_is_told_once_is_in_later_plans_as_well(repository: Bare, tmp_path: Path) -> None:
+    """Of two repositories in turn, over the pipes: each plan is the one of a process that told nothing yet."""
+    files = {f"p{n}/go.mod": f"module m{n}\n" for n in range(5)}
+    other = Bare(tmp_path / "other.git")
+    asked = []
+    for each in (repository, other):
+        first = each.commit({**files, f"{each.path.name}/go.mod": "module own\n"})
+        second = each.commit({**files, f"{each.path.name}/go.mod": "module own\n", "p3/a.go": "package a\n"}, first)
+        asked += [a_request(each, first), msgspec.structs.replace(a_request(each, second), base_sha=first)]
+    workers = some()
+
+    told = [await workers.ask(request) for request in (*asked, *asked)]
+
+    for request, reply in zip((*asked, *asked), told, strict=True):
+        expected = Asker(START).reply(request)
+        assert isinstance(reply, Planned)
+        assert isinstance(expected, Planned)
+        assert (reply.plan, len(reply.plan.jobs)) == (expected.plan, 6)
     workers.close()
 
 

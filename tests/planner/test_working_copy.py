@@ -8,8 +8,8 @@ import pytest
 from deltaci.domain.plan import Plan
 from deltaci.forge.local import LocalRepository, MirrorError, MirrorLimits
 from deltaci.planner.messages import Failed, Planned, Request, Start
-from deltaci.planner.worker import Work
 from deltaci.planner.working_copy import WorkingCopy
+from tests.planner.planned import Asker
 from tests.planner.test_service import Origin
 
 pytestmark = pytest.mark.slow
@@ -32,7 +32,7 @@ def planned(origin: Origin, head: str, base: str | None = None) -> Plan:
         base_sha=base or head,
         work_tree=str(origin.path),
     )
-    reply = Work(START).reply(request)
+    reply = Asker(START).reply(request)
     assert isinstance(reply, Planned), reply
     return reply.plan
 
@@ -126,7 +126,7 @@ def test_a_bad_configuration_in_a_work_tree_is_a_failure_with_its_line(origin: O
         number=0, directory=str(origin.path / ".git"), repo_id="r", commit_sha=head, work_tree=str(origin.path)
     )
 
-    reply = Work(START).reply(request)
+    reply = Asker(START).reply(request)
 
     assert isinstance(reply, Failed)
     assert reply.problems[0].line == 2

@@ -43,6 +43,7 @@ from deltaci.planner.discovery.project import (
     too_many,
 )
 from deltaci.planner.errors import PlanFailed, printable
+from deltaci.planner.program import program
 from deltaci.planner.repository import Files
 
 # Each has MANIFESTS (names of files that make a project), STRUCTURE (names of all files that it looks at, as in
@@ -117,13 +118,16 @@ def wanted(seen: Files) -> list[str]:
 
 
 def fingerprint(seen: Files, read: list[str]) -> str:
-    """16 hex digits: as long as they are the same, so is what `discover` finds. `read` is what `wanted` answered."""
+    """As long as it is the same, so is what `discover` finds: 16 hex digits of the files, `-`, 8 of this program.
+
+    `read` is what `wanted` answered.
+    """
     contents = set(read)
     whole = hashlib.sha256()
     for path in seen.paths:
         kind = "program" if seen.is_executable(path) else seen.kind(path)
         whole.update(f"{path}\0{kind}\0{seen.sha(path) if path in contents else ''}\n".encode())
-    return whole.hexdigest()[:16]
+    return f"{whole.hexdigest()[:16]}-{program()}"
 
 
 def discover(seen: Files, contents: Mapping[str, bytes]) -> Discovery:

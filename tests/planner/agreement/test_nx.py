@@ -1,18 +1,18 @@
 """Which projects a change touches: the real Nx is asked, and ours must say the same, or more for a reason."""
 
 import json
-import random
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.planner.agreement.tools import nx_affected, require_tools
-from tests.planner.agreement.workspaces import NX, Repository, lock, members, package, random_workspace, workspace
+from tests.planner.agreement import frame
+from tests.planner.agreement.frame import ROOT, random_answers
+from tests.planner.agreement.tools import nx_affected
+from tests.planner.agreement.workspaces import NX, Repository, lock, members, package, workspace
 
 pytestmark = pytest.mark.slow
 
-# The root has scripts that see every member, so it is touched with any of them; to Nx it is no project.
-ROOT = {"."}
 MANIFESTS = {
     "a": package("a"),
     "b": package("b", dependencies={"a": "^1.0.0"}),
@@ -25,26 +25,13 @@ MANIFESTS = {
     "i": package("i", nx={"targets": {"build": {"inputs": ["default", "{workspaceRoot}/tools/release.js"]}}}),
 }
 ALL = members(MANIFESTS)
-
-
-@pytest.fixture(autouse=True)
-def _tools() -> None:
-    require_tools()
+answers = partial(frame.answers, asked=nx_affected)
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_random_workspaces_are_seen_as_nx_sees_them(tmp_path: Path, seed: int) -> None:
     """Thirty packages with random edges, four random changes of one to three packages each: the very same projects."""
-    chance = random.Random(100 + seed)
-    repository = Repository(tmp_path, random_workspace(100 + seed, NX))
-
-    for _ in range(4):
-        chosen = chance.sample(range(30), k=chance.choice((1, 1, 2, 3)))
-        edits = {f"packages/p{index}/{chance.choice(('index.js', 'lib/new.js'))}": "changed" for index in chosen}
-        ours = repository.change(edits)
-        theirs = nx_affected(repository.path)
-        repository.back()
-
+    for (ours, theirs), edits in random_answers(tmp_path, NX, asked=nx_affected, seed=100 + seed, count=4):
         assert ours == members(theirs, scope="@x/") | ROOT, edits
 
 
@@ -64,11 +51,8 @@ def test_random_workspaces_are_seen_as_nx_sees_them(tmp_path: Path, seed: int) -
 )
 def test_a_change_touches_the_same(tmp_path: Path, edits: dict[str, str | None], expected: set[str]) -> None:
     """Each kind of edge, files outside of all projects, moves, deletions and new packages."""
-    repository = Repository(tmp_path, workspace(MANIFESTS, NX))
+    ours, theirs = answers(tmp_path, workspace(MANIFESTS, NX), edits)
 
-    ours = repository.change(edits)
-
-    theirs = nx_affected(repository.path)
     assert theirs == expected
     assert ours == members(theirs) | ROOT
 
@@ -99,34 +83,30 @@ def test_a_deleted_project_and_a_lock_file_touch_all_in_both(tmp_path: Path) -> 
 def test_files_at_the_root_touch_all_where_nx_takes_none(tmp_path: Path, path: str, reason: str) -> None:
     """Uncertainty expands: exactly all members more."""
     files = workspace(MANIFESTS, NX)
-    repository = Repository(tmp_path, files)
     after = files.get(path, "").replace('"private"', '"description": "x", "private"') + "\n"
 
-    ours = repository.change({path: after})
+    ours, theirs = answers(tmp_path, files, {path: after})
 
-    assert nx_affected(repository.path) == set()
+    assert theirs == set()
     assert ours == ALL | ROOT, reason
 
 
-@pytest.mark.parametrize(("path", "theirs"), [("README.md", set()), ("packages/i/README.md", {"i"})])
-def test_documentation_touches_nothing_here(tmp_path: Path, path: str, theirs: set[str]) -> None:
+@pytest.mark.parametrize(("path", "expected"), [("README.md", set()), ("packages/i/README.md", {"i"})])
+def test_documentation_touches_nothing_here(tmp_path: Path, path: str, expected: set[str]) -> None:
     """No build depends on it; Nx knows no documentation."""
-    repository = Repository(tmp_path, workspace(MANIFESTS, NX))
+    ours, theirs = answers(tmp_path, workspace(MANIFESTS, NX), {path: "changed"})
 
-    ours = repository.change({path: "changed"})
-
-    assert nx_affected(repository.path) == theirs
+    assert theirs == expected
     assert ours == set()
 
 
 def test_a_range_that_is_not_satisfied_is_the_registry_here_and_local_in_nx(tmp_path: Path) -> None:
     """Package managers install what satisfies the range; Nx takes the local one for want of another."""
     manifests = {"a": package("a"), "z": package("z", dependencies={"a": "^2.0.0"})}
-    repository = Repository(tmp_path, workspace(manifests, NX))
 
-    ours = repository.change({"packages/a/index.js": "changed"})
+    ours, theirs = answers(tmp_path, workspace(manifests, NX), {"packages/a/index.js": "changed"})
 
-    assert nx_affected(repository.path) == {"a", "z"}
+    assert theirs == {"a", "z"}
     assert ours == members({"a"}) | ROOT
 
 
@@ -148,7 +128,7 @@ INTEGRATED = {
 
 
 @pytest.mark.parametrize(
-    ("path", "theirs", "more"),
+    ("path", "expected", "more"),
     [
         ("libs/ui/src/index.ts", {"libs/ui", "apps/web", "apps/e2e"}, {"libs/db", "."}),
         ("libs/db/src/index.ts", {"libs/db"}, {"libs/ui", "apps/web", "apps/e2e", "."}),
@@ -157,13 +137,12 @@ INTEGRATED = {
     ],
 )
 def test_projects_without_manifests_depend_on_all_that_they_may_import(
-    tmp_path: Path, path: str, theirs: set[str], more: set[str]
+    tmp_path: Path, path: str, expected: set[str], more: set[str]
 ) -> None:
     """Nx reads imports in sources, we read none: whatever `paths` map to, any of them may import."""
-    repository = Repository(tmp_path, INTEGRATED)
     roots = {"web": "apps/web", "ui": "libs/ui", "db": "libs/db", "web-e2e": "apps/e2e"}
 
-    ours = repository.change({path: INTEGRATED.get(path, "") + "// changed\n"})
+    ours, theirs = answers(tmp_path, INTEGRATED, {path: INTEGRATED.get(path, "") + "// changed\n"})
 
-    assert {roots[name] for name in nx_affected(repository.path)} == theirs
-    assert ours == theirs | more
+    assert {roots[name] for name in theirs} == expected
+    assert ours == expected | more

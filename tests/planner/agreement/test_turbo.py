@@ -1,18 +1,18 @@
 """Which packages a change touches: the real Turborepo is asked, and ours must say the same, or more for a reason."""
 
 import json
-import random
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.planner.agreement.tools import require_tools, turbo_affected
-from tests.planner.agreement.workspaces import TURBO, Repository, lock, members, package, random_workspace, workspace
+from tests.planner.agreement import frame
+from tests.planner.agreement.frame import ROOT, random_answers
+from tests.planner.agreement.tools import turbo_affected
+from tests.planner.agreement.workspaces import TURBO, lock, members, package, workspace
 
 pytestmark = pytest.mark.slow
 
-# The root has scripts that see every member, so it is touched with any of them; Turborepo's root is only itself.
-ROOT = {"."}
 MANIFESTS = {
     "a": package("a"),
     "b": package("b", dependencies={"a": "^1.0.0"}),
@@ -23,27 +23,13 @@ MANIFESTS = {
     "g": package("g"),
 }
 ALL = members(MANIFESTS)
-
-
-@pytest.fixture(autouse=True)
-def _tools() -> None:
-    require_tools()
+answers = partial(frame.answers, asked=turbo_affected)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_random_workspaces_are_seen_as_turborepo_sees_them(tmp_path: Path, seed: int) -> None:
     """Thirty packages with random edges, eight random changes of one to three packages each: the very same packages."""
-    chance = random.Random(seed)
-    files = random_workspace(seed, TURBO)
-    repository = Repository(tmp_path, files)
-
-    for _ in range(8):
-        chosen = chance.sample(range(30), k=chance.choice((1, 1, 2, 3)))
-        edits = {f"packages/p{index}/{chance.choice(('index.js', 'lib/new.js'))}": "changed" for index in chosen}
-        ours = repository.change(edits)
-        theirs = turbo_affected(repository.path)
-        repository.back()
-
+    for (ours, theirs), edits in random_answers(tmp_path, TURBO, asked=turbo_affected, seed=seed, count=8):
         assert ours == members(theirs - {"//"}, scope="@x/") | ROOT, edits
 
 
@@ -60,15 +46,14 @@ def test_random_workspaces_are_seen_as_turborepo_sees_them(tmp_path: Path, seed:
 )
 def test_a_change_in_one_place_touches_the_same(tmp_path: Path, path: str, expected: set[str]) -> None:
     """Files of one package that nothing depends on, and a file that the configuration calls global."""
-    repository = Repository(tmp_path, workspace(MANIFESTS, TURBO))
     texts = {
         "packages/g/package.json": package("g", description="x"),
         "packages/g/turbo.json": '{"extends": ["//"], "tasks": {}} ',
     }
 
-    ours = repository.change({path: texts.get(path, '{"changed": 1}')})
+    ours, theirs = answers(tmp_path, workspace(MANIFESTS, TURBO), {path: texts.get(path, '{"changed": 1}')})
+    theirs.discard("//")
 
-    theirs = turbo_affected(repository.path) - {"//"}
     assert theirs == expected
     assert ours == members(theirs) | ROOT
 
@@ -81,11 +66,9 @@ def test_a_change_reaches_the_same_dependents_and_those_by_peer_dependency(
     tmp_path: Path, path: str, expected: set[str]
 ) -> None:
     """Transitively, through every kind of dependency; f needs c as a peer, which Turborepo does not count."""
-    repository = Repository(tmp_path, workspace(MANIFESTS, TURBO))
+    ours, theirs = answers(tmp_path, workspace(MANIFESTS, TURBO), {path: "changed"})
+    theirs.discard("//")
 
-    ours = repository.change({path: "changed"})
-
-    theirs = turbo_affected(repository.path) - {"//"}
     assert theirs == expected
     assert ours == members(theirs) | {"packages/f"} | ROOT
 
@@ -104,11 +87,10 @@ def test_moves_deletions_and_new_packages_touch_the_same(
 ) -> None:
     """A move counts for where the file was and where it is."""
     files = workspace(MANIFESTS, TURBO)
-    repository = Repository(tmp_path, files)
 
-    ours = repository.change(edits)
+    ours, theirs = answers(tmp_path, files, edits)
+    theirs.discard("//")
 
-    theirs = turbo_affected(repository.path) - {"//"}
     assert theirs == same
     assert ours == members(theirs) | ROOT
 
@@ -127,12 +109,11 @@ def test_files_at_the_root_touch_all_where_turborepo_takes_the_root_alone(
 ) -> None:
     """Uncertainty expands: exactly all members more."""
     files = workspace(MANIFESTS, TURBO)
-    repository = Repository(tmp_path, files)
     after = files.get(path, "{}").replace('"private"', '"description": "x", "private"') + "\n"
 
-    ours = repository.change({path: after})
+    ours, theirs = answers(tmp_path, files, {path: after})
+    theirs.discard("//")
 
-    theirs = turbo_affected(repository.path) - {"//"}
     assert theirs in (set(), set(MANIFESTS))
     assert ours == ALL | ROOT, reason
 
@@ -140,46 +121,40 @@ def test_files_at_the_root_touch_all_where_turborepo_takes_the_root_alone(
 @pytest.mark.parametrize("path", ["index.js", "tools/release.js"])
 def test_sources_of_a_root_without_jobs_touch_all_here_and_the_root_alone_there(tmp_path: Path, path: str) -> None:
     """Nothing runs for the root by itself, so that its sources may be what the packages are built with."""
-    repository = Repository(tmp_path, workspace(MANIFESTS, TURBO))
+    ours, theirs = answers(tmp_path, workspace(MANIFESTS, TURBO), {path: "changed"})
 
-    ours = repository.change({path: "changed"})
-
-    assert turbo_affected(repository.path) == {"//"}
+    assert theirs == {"//"}
     assert ours == ALL | ROOT
 
 
-@pytest.mark.parametrize(("path", "theirs"), [("README.md", {"//"}), ("packages/a/README.md", {*"abcd"})])
-def test_documentation_touches_nothing_here(tmp_path: Path, path: str, theirs: set[str]) -> None:
+@pytest.mark.parametrize(("path", "expected"), [("README.md", {"//"}), ("packages/a/README.md", {*"abcd"})])
+def test_documentation_touches_nothing_here(tmp_path: Path, path: str, expected: set[str]) -> None:
     """No build depends on it; Turborepo knows no documentation."""
-    repository = Repository(tmp_path, workspace(MANIFESTS, TURBO))
+    ours, theirs = answers(tmp_path, workspace(MANIFESTS, TURBO), {path: "changed"})
 
-    ours = repository.change({path: "changed"})
-
-    assert turbo_affected(repository.path) == theirs
+    assert theirs == expected
     assert ours == set()
 
 
 def test_a_deleted_package_touches_all_where_turborepo_forgets_its_dependents(tmp_path: Path) -> None:
     """Who depended on it cannot be told any more; those who still name it do not even install."""
-    repository = Repository(tmp_path, workspace(MANIFESTS, TURBO))
     edits = {path: None for path in workspace(MANIFESTS, TURBO) if path.startswith("packages/a/")}
 
-    ours = repository.change(edits)
+    ours, theirs = answers(tmp_path, workspace(MANIFESTS, TURBO), edits)
 
-    assert turbo_affected(repository.path) - {"//"} == set()
+    assert theirs - {"//"} == set()
     assert ours == (ALL - {"packages/a"}) | ROOT
 
 
 def test_a_renamed_package_touches_those_that_depended_on_it(tmp_path: Path) -> None:
     """All of them, since its old manifest is gone; Turborepo sees the new package alone."""
     files = workspace(MANIFESTS, TURBO)
-    repository = Repository(tmp_path, files)
     edits: dict[str, str | None] = {path: None for path in files if path.startswith("packages/g/")}
     edits |= {f"packages/h/{name}": files[f"packages/g/{name}"] for name in ("package.json", "index.js")}
 
-    ours = repository.change(edits)
+    ours, theirs = answers(tmp_path, files, edits)
 
-    assert turbo_affected(repository.path) - {"//"} == {"g"}
+    assert theirs - {"//"} == {"g"}
     assert ours == (ALL - {"packages/g"}) | {"packages/h"} | ROOT
 
 
@@ -189,23 +164,21 @@ def test_a_lock_file_that_changed_for_one_package_touches_all_here(tmp_path: Pat
     content = json.loads(lock(files))
     content["packages"]["node_modules/left-pad"] = {"version": "1.0.0", "integrity": "sha512-a"}
     files["package-lock.json"] = json.dumps(content)
-    repository = Repository(tmp_path, files)
     content["packages"]["node_modules/left-pad"] = {"version": "1.0.1", "integrity": "sha512-b"}
 
-    ours = repository.change({"package-lock.json": json.dumps(content)})
+    ours, theirs = answers(tmp_path, files, {"package-lock.json": json.dumps(content)})
 
-    assert turbo_affected(repository.path) - {"//"} == {"e"}
+    assert theirs - {"//"} == {"e"}
     assert ours == ALL | ROOT
 
 
 def test_what_the_root_depends_on_concerns_every_package_in_both(tmp_path: Path) -> None:
     """Turborepo counts the root's own local dependencies as global ones."""
     files = workspace(MANIFESTS, TURBO, devDependencies={"g": "*"})
-    repository = Repository(tmp_path, files)
 
-    ours = repository.change({"packages/g/index.js": "changed"})
+    ours, theirs = answers(tmp_path, files, {"packages/g/index.js": "changed"})
 
-    assert turbo_affected(repository.path) - {"//"} == set(MANIFESTS)
+    assert theirs - {"//"} == set(MANIFESTS)
     assert ours == ALL | ROOT
 
 
@@ -213,9 +186,8 @@ def test_inputs_outside_of_a_package_touch_it_here_and_not_there(tmp_path: Path)
     """They are in the hash of its task, so its result may change; Turborepo's filter looks at packages alone."""
     own = '{"extends": ["//"], "tasks": {"build": {"inputs": ["$TURBO_DEFAULT$", "$TURBO_ROOT$/tools/*.js"]}}}'
     files = workspace(MANIFESTS, TURBO) | {"packages/g/turbo.json": own}
-    repository = Repository(tmp_path, files)
 
-    ours = repository.change({"tools/release.js": "changed"})
+    ours, theirs = answers(tmp_path, files, {"tools/release.js": "changed"})
 
-    assert turbo_affected(repository.path) == {"//"}
+    assert theirs == {"//"}
     assert ours == {"packages/g"} | ROOT

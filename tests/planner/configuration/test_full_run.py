@@ -6,8 +6,8 @@ import pytest
 
 from deltaci.domain.plan import Plan
 from deltaci.planner.occasion import Occasion
-from deltaci.planner.planner import Planner
 from tests.planner.memory_view import MemoryView, changed
+from tests.planner.planned import planned
 
 pytestmark = pytest.mark.anyio
 
@@ -20,9 +20,7 @@ async def plan_of(text: str | None, **occasion: Any) -> Plan:
     files = {"package.json": '{"scripts": {"test": "t"}}', "src/a.py": "", "README.md": ""}
     if text is not None:
         files["deltaci.yaml"] = "version: 1\n" + text + JOBS
-    return await Planner().plan(
-        MemoryView(files), changed("README.md"), base_sha="b" * 40, occasion=Occasion(**occasion)
-    )
+    return planned(MemoryView(files), changed("README.md"), base_sha="b" * 40, occasion=Occasion(**occasion))
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import pytest
 from deltaci.domain.plan import Artifact, PlannedJob
 from deltaci.planner.configuration import configure, load
 from deltaci.planner.errors import ConfigurationInvalid, Problem
-from deltaci.planner.planner import Planner
 from deltaci.planner.reports import kept
 from deltaci.planner.repository import Files
 from tests.planner.memory_view import MemoryView
+from tests.planner.planned import planned
 
 NO_FILES = Files(())
 
@@ -45,7 +45,7 @@ async def test_reports_are_kept_as_an_artifact_of_their_own() -> None:
     """
     view = MemoryView({"deltaci.yaml": textwrap.dedent(text), "src/a": "", "b": ""})
 
-    plan = await Planner().plan(view, (), base_sha="b" * 40)
+    plan = planned(view, (), base_sha="b" * 40)
 
     assert plan.jobs[0].reports == ("out/1-*.xml",)
     assert plan.jobs[0].artifacts == (Artifact(name="reports", paths=("out/1-*.xml",)),)

@@ -7,8 +7,8 @@ import pytest
 
 from deltaci.domain.plan import Plan
 from deltaci.planner.errors import ConfigurationInvalid, PlanFailed
-from deltaci.planner.planner import Planner
 from tests.planner.memory_view import MemoryView, changed
+from tests.planner.planned import planned
 
 pytestmark = pytest.mark.anyio
 
@@ -42,7 +42,7 @@ def a_view(*jobs: str, top: str = "", **more: str) -> Watched:
 
 
 async def plan_of(view: MemoryView, *paths: str, base: str | None = "b" * 40) -> Plan:
-    return await Planner().plan(view, changed(*paths) if base else None, base_sha=base)
+    return planned(view, changed(*paths) if base else None, base_sha=base)
 
 
 def runs(plan: Plan) -> dict[str, str | None]:

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from deltaci.domain.plan import Plan
 from deltaci.domain.project import Project
 from deltaci.planner.discovery.discover import Discovery, discover, structure, wanted
-from deltaci.planner.planner import Planner
 from deltaci.planner.repository import Files
 from tests.planner.memory_view import MemoryView, changed
+from tests.planner.planned import planned
 
 
 def discovery_of(files: Mapping[str, str | bytes], modes: Mapping[str, str] | None = None) -> Discovery:
@@ -24,7 +24,7 @@ def projects_of(files: Mapping[str, str | bytes], modes: Mapping[str, str] | Non
 
 async def plan_of(files: Mapping[str, str | bytes], *paths: str) -> Plan:
     """The plan for a change of `paths`, or for an unknown one."""
-    return await Planner().plan(MemoryView(files), changed(*paths) if paths else None, base_sha="b" * 40)
+    return planned(MemoryView(files), changed(*paths) if paths else None, base_sha="b" * 40)
 
 
 async def running(files: Mapping[str, str | bytes], *paths: str) -> set[str]:

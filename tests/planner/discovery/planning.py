@@ -5,15 +5,15 @@ from collections.abc import Mapping
 from deltaci.domain.plan import Plan, PlannedJob
 from deltaci.domain.project import Project
 from deltaci.planner.discovery.discover import discover, structure, wanted
-from deltaci.planner.planner import Planner
 from deltaci.planner.repository import Files
 from tests.planner.memory_view import MemoryView, changed
+from tests.planner.planned import planned
 
 
 async def plan_of(files: Mapping[str, str | bytes], *paths: str, programs: tuple[str, ...] = ()) -> Plan:
     """The plan of a commit; with `paths`, of one that changed these. `programs` are executable."""
     view = MemoryView(files, modes=dict.fromkeys(programs, "100755"))
-    return await Planner().plan(view, changed(*paths) if paths else None, base_sha="b" * 40)
+    return planned(view, changed(*paths) if paths else None, base_sha="b" * 40)
 
 
 async def jobs_of(files: Mapping[str, str | bytes], *, programs: tuple[str, ...] = ()) -> dict[str, PlannedJob]:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,8 @@ from deltaci.domain.plan import Plan
 from deltaci.domain.recipe import RecipeState
 from deltaci.domain.repo import Repo
 from deltaci.domain.run import Run
+from deltaci.forge.api import ForgeApi
+from deltaci.forge.clone import CloneCredentials
 from deltaci.forge.git import GitResults, PlainGit
 from deltaci.forge.github import GitHub, GitHubStatuses
 from deltaci.forge.post import forge_client
@@ -82,9 +85,18 @@ def make_token() -> str:
 class PlannerPort:
     """The orchestrator's planner, on top of the room that reads repositories."""
 
-    def __init__(self, planner: RepositoryPlanner, store: Store, advisor: Advisor | None, advisor_ms: int) -> None:
+    def __init__(
+        self,
+        planner: RepositoryPlanner,
+        store: Store,
+        advisor: Advisor | None,
+        advisor_ms: int,
+        *,
+        apis: Mapping[str, ForgeApi],
+    ) -> None:
         self._planner = planner
         self._store = store
+        self._credentials = CloneCredentials(apis)
         self._advisor = advisor
         self._advisor_ms = advisor_ms
 
@@ -102,6 +114,7 @@ class PlannerPort:
             base_sha=trigger.base_sha,
             is_pull_request=trigger.kind == "pull_request",
             is_trusted=not trigger.is_fork,
+            authorize=partial(self._credentials.authorization, repo),
             recipe=recipe,
             occasion=Occasion(kind=trigger.kind, ref=trigger.ref, labels=trigger.labels),
         )
@@ -114,6 +127,7 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
     directory.prepare(data)
     entropy = SystemEntropy()
     forges: Mapping[str, WebhookForge] = {"git": PlainGit(), "github": GitHub()}
+    apis: Mapping[str, ForgeApi] = {}
     telemetry, space = Telemetry(), DiskSpace(data, settings.policy.disk_reserve_bytes)
     async with (
         SqliteStore.open(data / DATABASE_FILE) as store,
@@ -135,7 +149,7 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
         )
         leaving.callback(repositories.close)
         advisor = HttpAdvisor(client, settings.advisor_url) if settings.advisor_url else None
-        planner = PlannerPort(repositories, store, advisor, settings.advisor_ms)
+        planner = PlannerPort(repositories, store, advisor, settings.advisor_ms, apis=apis)
         async with running(
             store,
             clock=clock,

@@ -11,6 +11,7 @@ from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
+from deltaci.domain.clone_credential import Credential as Credential
 from deltaci.domain.pull_request import PullRequest
 from deltaci.domain.repo import Repo
 from deltaci.domain.requests import Right
@@ -54,14 +55,6 @@ class Status(_Answer, frozen=True, kw_only=True):
     description: str
     target_url: str = ""
     ref: str = ""
-
-
-class Credential(_Answer, frozen=True, kw_only=True):
-    """What git may clone a repository with over https, and until when. Never stored or logged, never in an address."""
-
-    username: str
-    password: str
-    expires_at_ms: int | None = None
 
 
 class Finding(_Answer, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from deltaci.domain.plan import JOBS_MAX, Plan
 from deltaci.domain.recipe import Kept
 from deltaci.forge.git_command import DEFAULT_PROTOCOLS
 from deltaci.forge.local import MirrorError
-from deltaci.forge.mirror import Mirror, Mirrors
+from deltaci.forge.mirror import Authorize, Mirror, Mirrors
 from deltaci.planner.bounds import Bounds
 from deltaci.planner.errors import ConfigurationInvalid, PlanFailed, PlanUnavailable
 from deltaci.planner.messages import Failed, Planned, Request, Start, Unreadable
@@ -71,7 +71,7 @@ class RepositoryPlanner:
         base_ref: str | None = None,
         is_pull_request: bool = False,
         is_trusted: bool = True,
-        authorization: str | None = None,
+        authorize: Authorize | None = None,
         recipe: Kept | None = None,
         occasion: Occasion = NO_OCCASION,
     ) -> Plan:
@@ -86,7 +86,7 @@ class RepositoryPlanner:
             base_ref: where `base_sha` was seen, for pull requests; a hint as well.
             is_trusted: False for changes from people who may not write to the repository: then `deltaci.yaml` is
                 taken from `base_sha`, which must be known.
-            authorization: HTTP Authorization header value for fetching.
+            authorize: asked before each fetch for the HTTP Authorization header value.
             recipe: the newest one of the repository, used instead of discovery while its fingerprint holds.
             occasion: what brought the run about; it may be a reason to run everything.
         Raises:
@@ -95,7 +95,7 @@ class RepositoryPlanner:
             PlanUnavailable: the repository could not be reached or read in time; ask again later.
         """
         try:
-            mirror = self._mirrors.of(repo_id=repo_id, clone_url=clone_url, authorization=authorization)
+            mirror = self._mirrors.of(repo_id=repo_id, clone_url=clone_url, authorize=authorize)
             await mirror.ensure(commit_sha, ref)
             base_sha, unknown_because = await self._base(mirror, base_sha, base_ref)
             request = Request(
@@ -113,7 +113,7 @@ class RepositoryPlanner:
             return await self._ask(mirror, request)
         except MirrorError as error:
             if error.is_retryable:
-                raise PlanUnavailable(str(error)) from error
+                raise PlanUnavailable(str(error), retry_after_ms=error.retry_after_ms) from error
             raise PlanFailed(str(error)) from error
 
     async def plan_here(self, git_dir: Path, *, commit_sha: str, base_sha: str | None) -> Plan:

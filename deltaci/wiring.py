@@ -163,6 +163,7 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
             actor_observer=ActorTelemetry(telemetry),
             uptime_s=time.monotonic,
             has_room=space.has_room,
+            credentials=CloneCredentials(apis),
         ) as orchestrator:
             telemetry.store, telemetry.hub, telemetry.system = store, orchestrator.hub, orchestrator.system
             yield House(

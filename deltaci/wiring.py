@@ -34,6 +34,7 @@ from deltaci.orchestrator.orchestrator import running
 from deltaci.orchestrator.ports import Policy
 from deltaci.planner.advisor import Advisor, HttpAdvisor, advised
 from deltaci.planner.occasion import Occasion
+from deltaci.planner.remote import AtForge
 from deltaci.planner.service import RepositoryPlanner
 from deltaci.reporter.reporter import ResultsPort, StatusReporter
 from deltaci.reporter.results import GitDocuments, GitHubResults
@@ -96,13 +97,14 @@ class PlannerPort:
     ) -> None:
         self._planner = planner
         self._store = store
+        self._apis = apis
         self._credentials = CloneCredentials(apis)
         self._advisor = advisor
         self._advisor_ms = advisor_ms
 
     async def plan(self, run: Run, repo: Repo) -> Plan:
         """The plan for the run's trigger; raises `PlanFailed`."""
-        trigger = run.trigger
+        trigger, api = run.trigger, self._apis.get(repo.forge)
         newest = next(iter(await self._store.recipes(repo.id)), None)
         is_used = newest is not None and newest.state is RecipeState.ACTIVE
         recipe = await self._store.recipe(repo.id, newest.version) if newest is not None and is_used else None
@@ -115,6 +117,7 @@ class PlannerPort:
             is_pull_request=trigger.kind == "pull_request",
             is_trusted=not trigger.is_fork,
             authorize=partial(self._credentials.authorization, repo),
+            at_forge=None if api is None else AtForge(api, repo),
             recipe=recipe,
             occasion=Occasion(kind=trigger.kind, ref=trigger.ref, labels=trigger.labels),
         )

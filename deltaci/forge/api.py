@@ -89,6 +89,10 @@ class ForgeApi(Protocol):
         """What differs between two commits, without the history of either."""
         ...
 
+    async def merge_base(self, repo: Repo, one_sha: str, other_sha: str) -> str | None:
+        """The best common ancestor of two commits; None if there is none, or the forge does not say."""
+        ...
+
     async def tree(self, repo: Repo, commit_sha: str) -> RemoteTree:
         """All files of a commit."""
         ...

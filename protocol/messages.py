@@ -194,12 +194,14 @@ class LeaseAcked(_Fenced, frozen=True, kw_only=True):
 
 class CredentialGiven(_Fenced, frozen=True, kw_only=True):
     """Answer to `AskCredential`: reads the job's repository over http(s), nothing else, for `expires_in_ms` (None: it
-    does not say). Both texts are empty if none is needed. For git's memory alone: never written, logged or passed on.
+    does not say). Both are empty if there is none to give, because none is needed or for the reason `withheld_because`:
+    a public repository can be fetched all the same. For git's memory alone: never written, logged or passed on.
     """
 
     username: str = ""
     password: str = ""
     expires_in_ms: int | None = None
+    withheld_because: str = ""
 
     def __repr__(self) -> str:
         """Without the password: whoever logs an answer logs no secret."""

@@ -27,11 +27,11 @@ def withheld_because(credential: Credential, *, is_fork: bool) -> str:
 
     A fork's run needs to read the repository as every other does, and whoever made the fork could read it already. But
     it executes what a stranger wrote, beside the git that holds the credential: one that lasts, and may be able to do
-    more than read, is not brought there.
+    more than read, is not brought there. A public repository needs none.
     """
     if not is_fork or credential.expires_at_ms is not None:
         return ""
     return (
-        "the run is of a fork, and the only credential for this repository is a token that does not expire; "
+        "the run is of a fork, and the only credential for this repository is a token that does not expire: "
         "use a GitHub App, or give the runner credentials of its own (--git-config)"
     )

@@ -89,7 +89,7 @@ class ForgeApi(Protocol):
         """What differs between two commits, without the history of either."""
         ...
 
-    async def merge_base(self, repo: Repo, one_sha: str, other_sha: str) -> str | None:
+    async def merge_base(self, repo: Repo, base_sha: str, head_sha: str) -> str | None:
         """The best common ancestor of two commits; None if there is none, or the forge does not say."""
         ...
 

@@ -267,8 +267,7 @@ class RunnerDesk:
         if credential is None:
             return wire.CredentialGiven(**_fence(message))
         if why := withheld_because(credential, is_fork=run.trigger.is_fork):
-            text = f"no credential for repository {repo.name}: {why}"
-            return wire.Failure(code="credential_withheld", message=text, http_status=403)
+            return wire.CredentialGiven(**_fence(message), withheld_because=why)
         # The forge took its time: the lease may be another's by now.
         holder = await self.check_holder(runner, **_fence(message))
         if isinstance(holder, Refusal):

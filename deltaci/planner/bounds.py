@@ -15,8 +15,8 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     GiB, one of a million files 0.6; git needs room to map the indexes of large packs.
     `cache_bytes_max`: what each keeps of the commits that it planned last. `fetch_bytes_max`: what one fetch may bring.
     `source`: `clone` reads a mirror; `api` asks the forge for the files of a commit as long as there is no mirror of
-    the repository, within `api_ms` for the lists and for each round of contents, for at most `api_files_max` contents
-    of `api_bytes_max` in all a plan. What the API does not tell is read from a clone after all.
+    the repository; for one plan it waits for `api_ms` in all and reads at most `api_files_max` contents, of
+    `api_bytes_max` in all. What the API does not tell is read from a clone after all.
     """
 
     source: Literal["clone", "api"] = "clone"

@@ -100,6 +100,7 @@ class Reading:
         self._repo = at.repo
         self._asked = asked
         self._bounds = bounds
+        self._left_s = bounds.api_ms / 1000
         self._files_left = bounds.api_files_max
         self._bytes_left = bounds.api_bytes_max
         self.told = Told(files={})
@@ -182,13 +183,16 @@ class Reading:
 
     @contextmanager
     def _in_time(self) -> Iterator[None]:
+        began_at_s = anyio.current_time()
         try:
-            with anyio.fail_after(self._bounds.api_ms / 1000):
+            with anyio.fail_after(self._left_s):
                 yield
         except ForgeError as error:
             raise NotTold(f"the forge did not answer: {error}") from error
         except TimeoutError as error:
             raise NotTold(f"the forge took longer than {self._bounds.api_ms} ms (setting planner.api_ms)") from error
+        finally:
+            self._left_s -= anyio.current_time() - began_at_s
 
 
 def object_id(data: bytes, like: str) -> str:

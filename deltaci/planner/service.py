@@ -224,7 +224,7 @@ def _plan_in(reply: Reply) -> Plan:
         case Unreadable(text=text, is_retryable=is_retryable):
             raise PlanUnavailable(text) if is_retryable else PlanFailed(text)
         case Wants():
-            raise AssertionError("a clone has everything")
+            raise PlanFailed("the process that plans asked for files of a repository that it has; please report it")
 
 
 def _configuration(asked: Asked, base_sha: str | None, unknown_because: str | None) -> str | None:

@@ -201,7 +201,8 @@ async def _fetch(mirror: Path, job: JobSpec, *, mark: str, config: Path | None, 
 
     if await has_commit():
         return
-    secrets = environment_for(job.clone_url, await ask() if ask is not None else None)
+    given = await ask() if ask is not None else None
+    secrets = environment_for(job.clone_url, given)
     # A ref of its own keeps the commit, and tells the server next time what is here already.
     refspecs = [f"+{job.commit_sha}:refs/deltaci/{job.commit_sha}"]
     if REF.fullmatch(job.ref) and ".." not in job.ref:
@@ -217,6 +218,8 @@ async def _fetch(mirror: Path, job: JobSpec, *, mark: str, config: Path | None, 
             continue
         if await has_commit():
             return
+    if given is not None and given.withheld_because:
+        problem = f"{problem}; no credential was given: {given.withheld_because}"
     raise GitFailed(problem or "the repository does not have this commit")
 
 

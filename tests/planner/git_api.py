@@ -39,9 +39,9 @@ class GitApi:
             )
         )
 
-    async def merge_base(self, repo: Repo, one_sha: str, other_sha: str) -> str | None:
+    async def merge_base(self, repo: Repo, base_sha: str, head_sha: str) -> str | None:
         await self._answer("merge_base")
-        return self.repository.merge_base(one_sha, other_sha) if self.knows_merge_bases else None
+        return self.repository.merge_base(base_sha, head_sha) if self.knows_merge_bases else None
 
     async def read_files(
         self, repo: Repo, commit_sha: str, paths: Sequence[str], *, bytes_max: int

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import pytest
 
@@ -350,6 +351,20 @@ async def test_the_process_that_plans_gets_no_file_that_it_was_not_told_of(
             await reading.read(Wants(number=1, commit_sha=sha, paths=paths, bytes_max=9))
 
     assert api.read == []
+
+
+async def test_the_time_for_one_plan_is_for_all_its_questions(repository: Bare, api: GitApi) -> None:
+    """A forge that is slow each time does not hold up a plan for the sum of all its answers."""
+    head = repository.commit(GO)
+    asked = Asked(commit_sha=head, base_sha=None, is_pull_request=False, is_trusted=True)
+    reading = Reading(at(api), asked, msgspec.structs.replace(THROUGH_THE_API, api_ms=20))
+
+    api.before = anyio.sleep_forever
+    with pytest.raises(NotTold):
+        await reading.tell()
+    api.before = anyio.lowlevel.checkpoint  # at once, but there is no time left
+    with pytest.raises(NotTold, match=r"longer than 20 ms \(setting planner.api_ms\)"):
+        await reading.tell()
 
 
 def test_a_path_differs_in_contents_mode_or_presence() -> None:

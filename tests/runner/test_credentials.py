@@ -107,7 +107,7 @@ async def test_no_answer_is_asked_for_again_and_a_refusal_is_the_reason(
 ) -> None:
     """An outage is waited out; what the server says of a refusal reaches whoever reads the log."""
     plane = a_plane()
-    refusal = Failure(code="credential_withheld", message="the run is of a fork", http_status=403)
+    refusal = Failure(code="forge_rejected", message="the App is not installed", http_status=422)
     plane.rules += [fails_times(AskCredential, 1), fails_times(AskCredential, 1, refusal)]
 
     async with a_runner(plane, tmp_path):
@@ -117,8 +117,32 @@ async def test_no_answer_is_asked_for_again_and_a_refusal_is_the_reason(
     assert len(plane.sent(AskCredential)) == 2
     assert isinstance(result, Complete)
     assert result.reason == "checkout_failed"
-    assert "the run is of a fork" in plane.log_of(grant)
+    assert "the App is not installed" in plane.log_of(grant)
     assert server.authorizations == []
+
+
+async def test_what_is_withheld_is_done_without_and_told_when_it_was_needed(
+    tmp_path: Path, repository: Repository, server: PrivateGit
+) -> None:
+    """A fork of a public repository runs; of a private one, the log says what to do."""
+    plane = a_plane()
+
+    def withhold(message: RunnerMessage) -> CredentialGiven | None:
+        if not isinstance(message, AskCredential):
+            return None
+        fence = {"lease_id": message.lease_id, "job_id": message.job_id, "attempt": message.attempt}
+        return CredentialGiven(**fence, withheld_because="the run is of a fork")
+
+    plane.rules.append(withhold)
+    async with a_runner(plane, tmp_path):
+        private = await plane.result_of(await plane.grant(a_private_job(repository, server, "true")))
+        public = await plane.result_of(await plane.grant(a_job(repository, "true", has_credential=True)))
+
+    assert isinstance(private, Complete)
+    assert private.reason == "checkout_failed"
+    assert "no credential was given: the run is of a fork" in private.message
+    assert isinstance(public, Complete)
+    assert public.exit_code == 0
 
 
 async def test_a_stale_lease_ends_the_attempt(tmp_path: Path, repository: Repository, server: PrivateGit) -> None:

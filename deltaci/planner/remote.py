@@ -19,8 +19,11 @@ from deltaci.domain.repo import Repo
 from deltaci.forge.api import ForgeApi, RemoteEntry
 from deltaci.planner.bounds import Bounds
 from deltaci.planner.difference import CONFIGURATION_NAMES, no_base, rewritten, too_many_changes
-from deltaci.planner.messages import Remote, Wants
+from deltaci.planner.messages import REQUEST_BYTES_MAX, Remote, Wants
 
+# A request to the process that plans has room for two lists and all contents, with some to spare: 190,000 usual names.
+LIST_BYTES_MAX: Final = REQUEST_BYTES_MAX // 4
+_BYTES_AN_ENTRY: Final = 110
 _DIRECTORY: Final = frozenset({"40000", "040000"})
 # How decoders show what is not UTF-8; a clone shows the bytes.
 _UNREADABLE: Final = re.compile("[\ufffd\ud800-\udfff]")
@@ -102,7 +105,7 @@ class Reading:
         self._bounds = bounds
         self._left_s = bounds.api_ms / 1000
         self._files_left = bounds.api_files_max
-        self._bytes_left = bounds.api_bytes_max
+        self._bytes_left = min(bounds.api_bytes_max, REQUEST_BYTES_MAX // 4)
         self.told = Told(files={})
 
     async def tell(self) -> Told:
@@ -172,6 +175,8 @@ class Reading:
         if len(tree.entries) > self._bounds.entries_max:
             raise NotTold(f"commit {commit_sha} has more than {self._bounds.entries_max} files")
         found = {entry.path: _canonical(entry) for entry in tree.entries if entry.mode not in _DIRECTORY}
+        if sum(len(path.encode("utf-8", "replace")) + _BYTES_AN_ENTRY for path in found) > LIST_BYTES_MAX:
+            raise NotTold(f"the names of the {len(found)} files of commit {commit_sha} are too long for one list")
         if not all(map(_is_exact, found)):
             raise NotTold(f"commit {commit_sha} has names that are not UTF-8")
         return found

@@ -14,6 +14,7 @@ from deltaci.domain.errors import ForgeRejected, ForgeUnavailable
 from deltaci.domain.plan import Plan, digest
 from deltaci.forge.api import RemoteEntry
 from deltaci.forge.local import MirrorLimits
+from deltaci.planner import remote
 from deltaci.planner.bounds import Bounds
 from deltaci.planner.errors import PlanFailed, PlanUnavailable
 from deltaci.planner.messages import Reply, Request, Start, Wants, reply_decoder, request_decoder
@@ -266,6 +267,19 @@ async def test_more_changes_than_are_looked_at_are_unknown(tmp_path: Path, repos
 
     assert digest(plan) == digest(cloned)
     assert [job.is_skipped for job in plan.jobs] == [False]
+
+
+async def test_a_list_that_is_too_long_for_a_request_is_read_from_a_clone(
+    tmp_path: Path, repository: Bare, api: GitApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two files of six characters fit; three do not."""
+    monkeypatch.setattr(remote, "LIST_BYTES_MAX", 250)
+    fitting, longer = repository.commit(GO), repository.commit({**GO, "README": ""})
+
+    await plan_of(a_planner(tmp_path / "fits"), repository, api, fitting)
+    await plan_of(a_planner(tmp_path / "longer"), repository, api, longer)
+
+    assert [len(mirrors(tmp_path / name)) for name in ("fits", "longer")] == [0, 1]
 
 
 async def test_names_that_are_not_utf8_are_read_from_a_clone(tmp_path: Path, repository: Bare, api: GitApi) -> None:

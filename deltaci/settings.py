@@ -81,8 +81,9 @@ def _check(settings: Settings) -> None:
         ("limits", settings.limits),
     ):
         for field in values.__struct_fields__:
-            if not 1 <= getattr(values, field) <= NUMBER_MAX:
-                raise ConfigError(f"{table}.{field} is {getattr(values, field)}; give a number from 1 to {NUMBER_MAX}")
+            value = getattr(values, field)
+            if not isinstance(value, str) and not 1 <= value <= NUMBER_MAX:
+                raise ConfigError(f"{table}.{field} is {value}; give a number from 1 to {NUMBER_MAX}")
     heartbeat_ms, ttl_ms = settings.policy.heartbeat_ms, settings.policy.lease_ttl_ms
     if heartbeat_ms * 2 > ttl_ms:
         raise ConfigError(

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,8 @@ from deltaci.domain.plan import Plan
 from deltaci.domain.recipe import has_a_say
 from deltaci.domain.repo import Repo
 from deltaci.domain.run import Run
+from deltaci.forge.api import ForgeApi
+from deltaci.forge.clone import CloneCredentials
 from deltaci.forge.git import GitResults, PlainGit
 from deltaci.forge.github import GitHub, GitHubStatuses
 from deltaci.forge.post import forge_client
@@ -31,6 +34,7 @@ from deltaci.orchestrator.orchestrator import running
 from deltaci.orchestrator.ports import Policy
 from deltaci.planner.advisor import Advisor, HttpAdvisor, advised
 from deltaci.planner.occasion import Occasion
+from deltaci.planner.remote import AtForge
 from deltaci.planner.service import RepositoryPlanner
 from deltaci.reporter.reporter import ResultsPort, StatusReporter
 from deltaci.reporter.results import GitDocuments, GitHubResults
@@ -82,15 +86,25 @@ def make_token() -> str:
 class PlannerPort:
     """The orchestrator's planner, on top of the room that reads repositories."""
 
-    def __init__(self, planner: RepositoryPlanner, store: Store, advisor: Advisor | None, advisor_ms: int) -> None:
+    def __init__(
+        self,
+        planner: RepositoryPlanner,
+        store: Store,
+        advisor: Advisor | None,
+        advisor_ms: int,
+        *,
+        apis: Mapping[str, ForgeApi],
+    ) -> None:
         self._planner = planner
         self._store = store
+        self._apis = apis
+        self._credentials = CloneCredentials(apis)
         self._advisor = advisor
         self._advisor_ms = advisor_ms
 
     async def plan(self, run: Run, repo: Repo) -> Plan:
         """The plan for the run's trigger; raises `PlanFailed`."""
-        trigger = run.trigger
+        trigger, api = run.trigger, self._apis.get(repo.forge)
         plan = await self._planner.plan(
             repo_id=repo.id,
             clone_url=repo.clone_url,
@@ -99,6 +113,8 @@ class PlannerPort:
             base_sha=trigger.base_sha,
             is_pull_request=trigger.kind == "pull_request",
             is_trusted=not trigger.is_fork,
+            authorize=partial(self._credentials.authorization, repo),
+            at_forge=None if api is None else AtForge(api, repo),
             recipe=next(iter(await self._store.recipes(repo.id)), None),
             has_a_say=has_a_say(trigger, repo),
             occasion=Occasion(kind=trigger.kind, ref=trigger.ref, labels=trigger.labels),
@@ -112,6 +128,7 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
     directory.prepare(data)
     entropy = SystemEntropy()
     forges: Mapping[str, WebhookForge] = {"git": PlainGit(), "github": GitHub()}
+    apis: Mapping[str, ForgeApi] = {}
     telemetry, space = Telemetry(), DiskSpace(data, settings.policy.disk_reserve_bytes)
     async with (
         SqliteStore.open(data / DATABASE_FILE) as store,
@@ -133,7 +150,7 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
         )
         leaving.callback(repositories.close)
         advisor = HttpAdvisor(client, settings.advisor_url) if settings.advisor_url else None
-        planner = PlannerPort(repositories, store, advisor, settings.advisor_ms)
+        planner = PlannerPort(repositories, store, advisor, settings.advisor_ms, apis=apis)
         async with running(
             store,
             clock=clock,
@@ -147,6 +164,7 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
             actor_observer=ActorTelemetry(telemetry),
             uptime_s=time.monotonic,
             has_room=space.has_room,
+            credentials=CloneCredentials(apis),
         ) as orchestrator:
             telemetry.store, telemetry.hub, telemetry.system = store, orchestrator.hub, orchestrator.system
             yield House(

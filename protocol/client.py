@@ -33,6 +33,7 @@ from protocol.codec import (
 from protocol.messages import (
     AckLease,
     AppendLog,
+    AskCredential,
     CancelAck,
     Complete,
     Failure,
@@ -58,6 +59,7 @@ ROUTES: Final[dict[type[RunnerMessage], str]] = {
     Register: "register",
     Lease: "lease",
     AckLease: "ack",
+    AskCredential: "credential",
     Heartbeat: "heartbeat",
     AppendLog: "log",
     Complete: "complete",

@@ -67,7 +67,10 @@ class Cache(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """All a runner needs to execute one attempt. It holds no token of the control plane."""
+    """All a runner needs to execute one attempt. It holds no token of the control plane.
+
+    `has_credential`: the repository may be private; `AskCredential` gets what to fetch it with, right before fetching.
+    """
 
     name: str
     repo: str
@@ -80,6 +83,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     artifacts: tuple[Artifact, ...] = ()
     caches: tuple[Cache, ...] = ()
     log_bytes_max: int = 64 * 1024 * 1024
+    has_credential: bool = False
 
 
 # ---- runner -> control plane -------------------------------------------------------------------------------------
@@ -106,6 +110,10 @@ class Lease(_Message, frozen=True, kw_only=True):
 
 class AckLease(_Fenced, frozen=True, kw_only=True):
     """The runner holds the lease and starts. Without it the lease is revoked after the acknowledgement window."""
+
+
+class AskCredential(_Fenced, frozen=True, kw_only=True):
+    """The holder is about to fetch: what may it do that with? Only for a job that `has_credential`."""
 
 
 class Heartbeat(_Fenced, frozen=True, kw_only=True):
@@ -184,6 +192,22 @@ class LeaseAcked(_Fenced, frozen=True, kw_only=True):
     expires_in_ms: int
 
 
+class CredentialGiven(_Fenced, frozen=True, kw_only=True):
+    """Answer to `AskCredential`: reads the job's repository over http(s), nothing else, for `expires_in_ms` (None: it
+    does not say). Both are empty if there is none to give, because none is needed or for the reason `withheld_because`:
+    a public repository can be fetched all the same. For git's memory alone: never written, logged or passed on.
+    """
+
+    username: str = ""
+    password: str = ""
+    expires_in_ms: int | None = None
+    withheld_because: str = ""
+
+    def __repr__(self) -> str:
+        """Without the password: whoever logs an answer logs no secret."""
+        return f"CredentialGiven(job_id={self.job_id!r}, attempt={self.attempt}, username={self.username!r})"
+
+
 class HeartbeatAck(_Fenced, frozen=True, kw_only=True):
     """Answer to `Heartbeat`: the lease is renewed, and a cancel may be pending."""
 
@@ -232,11 +256,12 @@ class Failure(_Message, frozen=True, kw_only=True):
     retry_after_ms: int | None = None
 
 
-RunnerMessage: TypeAlias = Register | Lease | AckLease | Heartbeat | AppendLog | Complete | CancelAck
+RunnerMessage: TypeAlias = Register | Lease | AckLease | AskCredential | Heartbeat | AppendLog | Complete | CancelAck
 ServerMessage: TypeAlias = (
     Registered
     | Leases
     | LeaseAcked
+    | CredentialGiven
     | HeartbeatAck
     | LogAck
     | LogGap

@@ -11,6 +11,7 @@ from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
+from deltaci.domain.clone_credential import Credential as Credential
 from deltaci.domain.pull_request import PullRequest
 from deltaci.domain.repo import Repo
 from deltaci.domain.requests import Right
@@ -56,14 +57,6 @@ class Status(_Answer, frozen=True, kw_only=True):
     ref: str = ""
 
 
-class Credential(_Answer, frozen=True, kw_only=True):
-    """What git may clone a repository with over https, and until when. Never stored or logged, never in an address."""
-
-    username: str
-    password: str
-    expires_at_ms: int | None = None
-
-
 class Finding(_Answer, frozen=True, kw_only=True):
     """One thing that `deltaci doctor` looked at. `advice` says what to do when it is not as it should be."""
 
@@ -94,6 +87,10 @@ class ForgeApi(Protocol):
 
     async def changed_paths(self, repo: Repo, base_sha: str, head_sha: str) -> Changed:
         """What differs between two commits, without the history of either."""
+        ...
+
+    async def merge_base(self, repo: Repo, base_sha: str, head_sha: str) -> str | None:
+        """The best common ancestor of two commits; None if there is none, or the forge does not say."""
         ...
 
     async def tree(self, repo: Repo, commit_sha: str) -> RemoteTree:

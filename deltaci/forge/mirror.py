@@ -10,15 +10,16 @@ import base64
 import hashlib
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
 
+from deltaci.domain.errors import ForgeError
 from deltaci.forge.git_command import DEFAULT_PROTOCOLS, GitError, GitOutputTooLarge, GitResult, GitTimedOut, run_git
 from deltaci.forge.local import LocalRepository, MirrorError, MirrorLimits, MirrorUnavailable, last_line
 
@@ -26,6 +27,8 @@ _REF_FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.
 _SCP_LIKE: Final = re.compile(r"[A-Za-z0-9_][\w.-]*@[A-Za-z0-9][\w.-]*:[^\s:-][^\s]*", re.ASCII)
 # What git says, in its own words and in those of the C locale, when it may not write a larger file.
 _TOO_LARGE: Final = re.compile(r"^(?:fatal|error): .*(?:File too large|died of signal 25)", re.MULTILINE)
+
+Authorize: TypeAlias = Callable[[], Awaitable[str | None]]
 
 
 class Mirror:
@@ -42,7 +45,7 @@ class Mirror:
         directory: Path,
         limits: MirrorLimits | None = None,
         protocols: str = DEFAULT_PROTOCOLS,
-        authorization: str | None = None,
+        authorize: Authorize | None = None,
     ) -> None:
         """Nothing is read or written yet.
 
@@ -50,7 +53,8 @@ class Mirror:
             clone_url: `https://`, `ssh://`, `user@host:path`, `file://` or an absolute path; without a password.
             directory: of this mirror alone; made by the first `ensure`.
             protocols: git's allow-list of transports, colon separated.
-            authorization: the value of the HTTP Authorization header for this host (see `basic_authorization`).
+            authorize: asked before each fetch for the value of the HTTP Authorization header (see
+                `basic_authorization`); the answer is for that fetch alone, and for this address.
         Raises:
             MirrorError: the URL is not one that we would hand to git.
         """
@@ -61,7 +65,7 @@ class Mirror:
         self._lock = anyio.Lock()
         self._is_open = False
         self.clone_url = _checked_url(clone_url, repo_id)
-        self.authorization = authorization
+        self.authorize = authorize
 
     def error(self, asked: str, why: str, *, is_retryable: bool = False) -> MirrorError:
         """A `MirrorError` of this mirror: could not do `asked`, because `why`."""
@@ -75,7 +79,8 @@ class Mirror:
         have moved on, or be gone, by the time we look.
 
         Raises:
-            MirrorError: malformed sha or ref; the commit is nowhere to be found; no answer in time (retryable).
+            MirrorError: malformed sha or ref; the commit is nowhere to be found; the forge gives no credential; no
+                answer in time (retryable).
         """
         self.local().check_sha(commit_sha)
         if ref is not None:
@@ -88,8 +93,9 @@ class Mirror:
             asked = f"fetch commit {commit_sha}"
             try:
                 with anyio.fail_after(self.limits.fetch_ms / 1000):
+                    header = _header(self.clone_url, await self._authorization(asked))
                     for refspecs in _attempts(commit_sha, ref):
-                        result = await self._fetch(refspecs)
+                        result = await self._fetch(refspecs, header)
                         if result.exit_code == 0 and await self.has(commit_sha):
                             return
                         if result.exit_code != 0:
@@ -107,6 +113,18 @@ class Mirror:
         raise self.error(
             asked, f"{last}; check that {self.clone_url} is right and that we may read it", is_retryable=True
         )
+
+    def is_filled(self) -> bool:
+        """Whether anything was fetched into it, so that the next fetch brings only what is new."""
+        return any((self.directory / "objects" / "pack").glob("*.pack"))
+
+    async def _authorization(self, asked: str) -> str | None:
+        try:
+            return await self.authorize() if self.authorize is not None else None
+        except ForgeError as error:
+            refused = self.error(asked, f"no credential: {error}", is_retryable=error.is_retryable)
+            refused.retry_after_ms = error.retry_after_ms
+            raise refused from error
 
     async def has(self, commit_sha: str) -> bool:
         """Whether the commit is here already. Raises MirrorError on a malformed sha."""
@@ -168,7 +186,7 @@ class Mirror:
     def _is_made(self) -> bool:
         return (self.directory / "HEAD").is_file() and (self.directory / "objects").is_dir()
 
-    async def _fetch(self, refspecs: tuple[str, ...]) -> GitResult:
+    async def _fetch(self, refspecs: tuple[str, ...], header: Mapping[str, str]) -> GitResult:
         options = ("--quiet", "--force", "--prune", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head")
         is_whole = False
         try:
@@ -176,7 +194,7 @@ class Mirror:
                 ["fetch", *options, "--", self.clone_url, *refspecs],
                 "fetch",
                 timeout_ms=self.limits.fetch_ms,
-                extra_environment=_header(self.clone_url, self.authorization),
+                extra_environment=header,
                 file_bytes_max=self.limits.fetch_bytes_max,
             )
             is_whole = result.exit_code == 0
@@ -239,8 +257,8 @@ class Mirrors:
         self._protocols = protocols
         self._mirrors: dict[str, Mirror] = {}
 
-    def of(self, *, repo_id: str, clone_url: str, authorization: str | None = None) -> Mirror:
-        """The mirror of `repo_id`; a changed URL or authorization holds from the next fetch on.
+    def of(self, *, repo_id: str, clone_url: str, authorize: Authorize | None = None) -> Mirror:
+        """The mirror of `repo_id`; a changed URL or `authorize` holds from the next fetch on.
 
         Raises:
             MirrorError: the URL is not one that we would hand to git.
@@ -253,11 +271,11 @@ class Mirrors:
                 directory=self._root / directory_name(repo_id),
                 limits=self._limits,
                 protocols=self._protocols,
-                authorization=authorization,
+                authorize=authorize,
             )
             self._mirrors[repo_id] = mirror
         mirror.clone_url = _checked_url(clone_url, repo_id)
-        mirror.authorization = authorization
+        mirror.authorize = authorize
         return mirror
 
 
@@ -299,12 +317,12 @@ def _checked_url(url: str, repo_id: str) -> str:
 
 
 def _header(url: str, authorization: str | None) -> dict[str, str]:
-    """Authorization through the environment, bound to the host: not in the arguments, not in a file, not elsewhere."""
+    """Authorization through the environment, for this address alone: not in the arguments, and not in a file."""
     if authorization is None or not url.startswith(("https://", "http://")):
         return {}
     parts = urlsplit(url)
     return {
         "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": f"http.{parts.scheme}://{parts.netloc}/.extraHeader",
+        "GIT_CONFIG_KEY_0": f"http.{parts.scheme}://{parts.netloc}{parts.path}.extraHeader",
         "GIT_CONFIG_VALUE_0": f"Authorization: {authorization}",
     }

@@ -36,6 +36,7 @@ VERBS: Final[Mapping[str, type[wire.RunnerMessage]]] = {
     "register": wire.Register,
     "lease": wire.Lease,
     "ack": wire.AckLease,
+    "credential": wire.AskCredential,
     "heartbeat": wire.Heartbeat,
     "log": wire.AppendLog,
     "complete": wire.Complete,

@@ -5,7 +5,7 @@ What a runner says is an observation: it becomes a command of the job machine, a
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import anyio
 import msgspec
@@ -13,7 +13,8 @@ from loguru import logger
 
 from actors import ActorSystem
 from deltaci.domain import job as jobs
-from deltaci.domain.errors import DeltaError, NotFound, ProtocolError
+from deltaci.domain.clone_credential import withheld_because
+from deltaci.domain.errors import DeltaError, ForgeRejected, NotFound, ProtocolError
 from deltaci.domain.events import Cause
 from deltaci.domain.ids import LEASE_BYTES, RANDOM_BYTES, hashed, lease_token, new_id, run_of
 from deltaci.domain.job import Job, JobCommand
@@ -57,6 +58,9 @@ SLOTS_MAX: Final = 1_000
 WORD_MAX: Final = 200
 TEXT_MAX: Final = 4_000
 SOURCES_MAX: Final = 2_000
+Fenced: TypeAlias = (
+    wire.AckLease | wire.AskCredential | wire.Heartbeat | wire.AppendLog | wire.Complete | wire.CancelAck
+)
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -67,6 +71,7 @@ class Source(msgspec.Struct, frozen=True):
     commit_sha: str
     ref: str
     is_fork: bool
+    has_credential: bool = False
 
 
 class RunnerDesk:
@@ -131,6 +136,8 @@ class RunnerDesk:
             case wire.AckLease():
                 command = jobs.AckLease(**_holder(runner, message))
                 return await self._do(runner, message, command, self._acknowledged)
+            case wire.AskCredential():
+                return await self._credential(runner, message)
             case wire.Complete():
                 return await self._do(runner, message, _completion(runner, message), _completed)
             case wire.CancelAck():
@@ -222,7 +229,14 @@ class RunnerDesk:
             assert run is not None, f"job of {run_id} without its run"
             assert repo is not None, f"run {run_id} without its repository"
             trigger = run.trigger
-            source = Source(repo.name, repo.clone_url, run.key.commit_sha, trigger.ref, trigger.is_fork)
+            source = Source(
+                repo=repo.name,
+                clone_url=repo.clone_url,
+                commit_sha=run.key.commit_sha,
+                ref=trigger.ref,
+                is_fork=trigger.is_fork,
+                has_credential=self._ports.credentials.is_asked(repo),
+            )
             if len(self._sources) >= SOURCES_MAX:
                 self._sources.pop(next(iter(self._sources)))
             self._sources[run_id] = source
@@ -233,6 +247,42 @@ class RunnerDesk:
     async def _heartbeat(self, runner: Runner, message: wire.Heartbeat) -> wire.ServerMessage:
         command = jobs.Heartbeat(phase=PHASES[message.phase], **_holder(runner, message))
         return await self._do(runner, message, command, self._renewed)
+
+    async def _credential(self, runner: Runner, message: wire.AskCredential) -> wire.ServerMessage:
+        """What the holder fetches with: made for it now, told to it alone, and kept nowhere. That it was is on record.
+
+        Raises ForgeUnavailable: the runner asks again.
+        """
+        holder = await self.check_holder(runner, **_fence(message))
+        if isinstance(holder, Refusal):
+            return _refused(message, holder)
+        run = await self._ports.store.load_run(holder.state.run_id)
+        repo = await self._ports.store.load_repo(run.key.repo_id) if run else None
+        assert run is not None, f"job {message.job_id} without its run"
+        assert repo is not None, f"run {run.id} without its repository"
+        try:
+            credential = await self._ports.credentials.of(repo)
+        except ForgeRejected as error:
+            return wire.Failure(code=error.code, message=str(error), http_status=422)
+        if credential is None:
+            return wire.CredentialGiven(**_fence(message))
+        if why := withheld_because(credential, is_fork=run.trigger.is_fork):
+            return wire.CredentialGiven(**_fence(message), withheld_because=why)
+        # The forge took its time: the lease may be another's by now.
+        holder = await self.check_holder(runner, **_fence(message))
+        if isinstance(holder, Refusal):
+            return _refused(message, holder)
+        now_ms, cause = self._ports.clock.now_ms(), Cause("runner", runner.id)
+        details = {"attempt": str(message.attempt), "repo_id": repo.id}
+        audit = Audit(at_ms=now_ms, cause=cause, type="CredentialGiven", entity_id=message.job_id, details=details)
+        await self._ports.store.commit((audit,))
+        expires_at_ms = credential.expires_at_ms
+        return wire.CredentialGiven(
+            **_fence(message),
+            username=credential.username,
+            password=credential.password,
+            expires_in_ms=None if expires_at_ms is None else max(0, expires_at_ms - now_ms),
+        )
 
     async def _append_log(self, runner: Runner, message: wire.AppendLog) -> wire.ServerMessage:
         if message.offset < 0 or len(message.data) > self._ports.policy.log_chunk_bytes_max:
@@ -307,18 +357,15 @@ def job_spec(planned: PlannedJob, source: Source, log_bytes_max: int) -> wire.Jo
         artifacts=tuple(wire.Artifact(name=one.name, paths=one.paths) for one in planned.artifacts),
         caches=tuple(wire.Cache(key=one.key, paths=one.paths, is_read_only=source.is_fork) for one in planned.caches),
         log_bytes_max=log_bytes_max,
+        has_credential=source.has_credential,
     )
 
 
-def _holder(
-    runner: Runner, message: wire.AckLease | wire.Heartbeat | wire.AppendLog | wire.Complete | wire.CancelAck
-) -> dict[str, Any]:
+def _holder(runner: Runner, message: Fenced) -> dict[str, Any]:
     return {"attempt": message.attempt, "lease_hash": hashed(message.lease_id), "runner_id": runner.id}
 
 
-def _fence(
-    message: wire.AckLease | wire.Heartbeat | wire.AppendLog | wire.Complete | wire.CancelAck,
-) -> dict[str, Any]:
+def _fence(message: Fenced) -> dict[str, Any]:
     return {"lease_id": message.lease_id, "job_id": message.job_id, "attempt": message.attempt}
 
 

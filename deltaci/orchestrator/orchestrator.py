@@ -28,7 +28,17 @@ from deltaci.orchestrator.job_actor import JobActor
 from deltaci.orchestrator.keepers import ReconcilerActor, TimersActor
 from deltaci.orchestrator.messages import Admit, Admitted, Answer, DoRun, Rerun, StartRun, Wake
 from deltaci.orchestrator.outbox import OutboxActor
-from deltaci.orchestrator.ports import Analyzer, Observer, Planner, Policy, Ports, Reporter, Tell
+from deltaci.orchestrator.ports import (
+    Analyzer,
+    Credentials,
+    NoCredentials,
+    Observer,
+    Planner,
+    Policy,
+    Ports,
+    Reporter,
+    Tell,
+)
 from deltaci.orchestrator.presence import Presence, always_here
 from deltaci.orchestrator.repo_actor import IdempotencyConflict, RepoActor
 from deltaci.orchestrator.run_actor import RunActor
@@ -186,6 +196,7 @@ async def running(
     actor_observer: ActorObserver | None = None,
     uptime_s: Callable[[], float] | None = None,
     has_room: Callable[[int], bool] = endless,
+    credentials: Credentials | None = None,
 ) -> AsyncIterator[Orchestrator]:
     """The orchestrator at work: everything that was under way before goes on. Leaving it handles what was accepted.
 
@@ -224,6 +235,7 @@ async def running(
             is_reported=repos.is_reported,
             running_max=repos.running_max,
             has_room=has_room,
+            credentials=credentials or NoCredentials(),
         )
 
         def spawn(work: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import msgspec
 
 from deltaci.domain.clock import Clock, Entropy
+from deltaci.domain.clone_credential import Credential
 from deltaci.domain.events import JobEvent, RunEvent
 from deltaci.domain.plan import Plan
 from deltaci.domain.repo import Repo
@@ -38,6 +39,30 @@ class Reporter(Protocol):
     async def report(self, run_id: str) -> None:
         """Report what differs; raises `ForgeUnavailable` (again later) or `ForgeRejected` (never)."""
         ...
+
+
+class Credentials(Protocol):
+    """Gets what repositories are fetched with, each time anew."""
+
+    def is_asked(self, repo: Repo) -> bool:
+        """Whether there may be one for the repository; asks nobody."""
+        ...
+
+    async def of(self, repo: Repo) -> Credential | None:
+        """What to fetch with now, None if nothing is needed; raises `ForgeUnavailable` or `ForgeRejected`."""
+        ...
+
+
+class NoCredentials:
+    """No repository needs any."""
+
+    def is_asked(self, _repo: Repo) -> bool:
+        """Never."""
+        return False
+
+    async def of(self, _repo: Repo) -> Credential | None:
+        """None."""
+        return None
 
 
 class Observer(Protocol):
@@ -110,6 +135,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     `presence`: for how long this process was not there to listen.
     `running_max`: how many jobs of this repository may run at once; 0: any number.
     `has_room`: whether so many more bytes of a log leave the space that state needs.
+    `credentials`: what runners fetch private repositories with.
     """
 
     store: Store
@@ -123,4 +149,5 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     is_reported: Callable[[str], bool]
     running_max: Callable[[str], int]
     has_room: Callable[[int], bool] = endless
+    credentials: Credentials = NoCredentials()
     began_at_ms: int = 0

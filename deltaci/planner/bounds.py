@@ -1,5 +1,7 @@
 """What planning may use. Each is a setting of the table `[planner]`."""
 
+from typing import Literal
+
 import msgspec
 
 from deltaci.forge.local import MirrorLimits
@@ -12,8 +14,12 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     address space of each of them and of each git that it starts. A plan of 100,000 files with 2,000 projects takes 0.1
     GiB, one of a million files 0.6; git needs room to map the indexes of large packs.
     `cache_bytes_max`: what each keeps of the commits that it planned last. `fetch_bytes_max`: what one fetch may bring.
+    `source`: `clone` reads a mirror; `api` asks the forge for the files of a commit as long as there is no mirror of
+    the repository; for one plan it waits for `api_ms` in all and reads at most `api_files_max` contents, of
+    `api_bytes_max` in all. What the API does not tell is read from a clone after all.
     """
 
+    source: Literal["clone", "api"] = "clone"
     workers_max: int = 2
     plan_ms: int = 30_000
     memory_bytes_max: int = 2 * 1024**3
@@ -21,6 +27,9 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     fetch_bytes_max: int = 8 * 1024**3
     entries_max: int = 1_000_000
     changes_max: int = 50_000
+    api_ms: int = 30_000
+    api_files_max: int = 300
+    api_bytes_max: int = 32 * 1024**2
 
     def of_mirrors(self) -> MirrorLimits:
         """The part that concerns fetching and reading. One git may take as long as the whole plan."""

@@ -11,12 +11,14 @@ import msgspec
 
 from deltaci.domain.plan import Plan, PlannedJob
 from deltaci.domain.recipe import Recipe
+from deltaci.forge.api import RemoteEntry
 from deltaci.forge.local import MirrorLimits
 from deltaci.planner.errors import Problem
 from deltaci.planner.occasion import NO_OCCASION, Occasion
 from deltaci.planner.roster import Rest
 
-REQUEST_BYTES_MAX: Final = 1024 * 1024
+# A list of 100,000 files has 13 MiB; contents of files come to `api_bytes_max`.
+REQUEST_BYTES_MAX: Final = 128 * 1024 * 1024
 REPLY_BYTES_MAX: Final = 64 * 1024 * 1024
 # Exit codes of the process that say why it ended; the shell and signals use neither of the last two.
 EXIT_CRASHED: Final = 1
@@ -35,13 +37,29 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     limits: MirrorLimits
 
 
+class Remote(msgspec.Struct, frozen=True, kw_only=True):
+    """What the API of a forge told of a commit, for want of a clone.
+
+    `changed`: the paths that differ from the base, None if that is unknown. `base_entries`: what was there in the base.
+    `configuration_entries`: what may be the configuration, in the commit that it is taken from if not from this one.
+    `blobs`: contents by object id, as far as they were asked for with `Wants`.
+    """
+
+    entries: tuple[RemoteEntry, ...]
+    changed: tuple[str, ...] | None = None
+    base_entries: tuple[RemoteEntry, ...] = ()
+    configuration_entries: tuple[RemoteEntry, ...] = ()
+    blobs: dict[str, bytes] = {}
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """Plan a commit of a repository on this disk.
+    """Plan a commit of a repository on this disk, or of what a forge told of it.
 
     `base_sha` is there, or None with `unknown_because`; `configuration_sha`: where `deltaci.yaml` is taken from, if
     not from `commit_sha`; `work_tree`: plan its files as they are now, on top of `commit_sha`, of which `directory` is
     the `.git`; `recipe`: the newest one of the repository; `has_a_say`: whether the run may make one; `roster`: the
-    number of the one that was told of it and is kept, so that it need not be told again.
+    number of the one that was told of it and is kept, so that it need not be told again. With `remote`,
+    nothing is read from `directory`, and `base_sha` is the very commit to compare with.
     """
 
     number: int
@@ -53,6 +71,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     configuration_sha: str | None = None
     is_pull_request: bool = False
     work_tree: str | None = None
+    remote: Remote | None = None
     recipe: Recipe | None = None
     has_a_say: bool = False
     occasion: Occasion = NO_OCCASION
@@ -86,7 +105,16 @@ class Unreadable(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     is_damaged: bool = False
 
 
-Reply: TypeAlias = Planned | Failed | Unreadable
+class Wants(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Of a `remote` request: ask again with the contents of these files of a commit, each of at most `bytes_max`."""
+
+    number: int
+    commit_sha: str
+    paths: tuple[str, ...]
+    bytes_max: int
+
+
+Reply: TypeAlias = Planned | Failed | Unreadable | Wants
 
 start_decoder: Final = msgspec.msgpack.Decoder(Start)
 request_decoder: Final = msgspec.msgpack.Decoder(Request)

@@ -4,26 +4,28 @@ Rule 1: what needs the network or a secret is done here; what reads contents of 
 Rule 2: whatever goes wrong leaves here as `PlanFailed` or `PlanUnavailable`, with a text for those whose run it is.
 """
 
-from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+import msgspec
+from loguru import logger
 
 from deltaci.domain.plan import JOBS_MAX, Plan
 from deltaci.domain.recipe import Recipe
 from deltaci.forge.git_command import DEFAULT_PROTOCOLS
 from deltaci.forge.local import MirrorError
-from deltaci.forge.mirror import Mirror, Mirrors
+from deltaci.forge.mirror import Authorize, Mirror, Mirrors
 from deltaci.planner.bounds import Bounds
+from deltaci.planner.difference import no_base
 from deltaci.planner.errors import ConfigurationInvalid, PlanFailed, PlanUnavailable
-from deltaci.planner.messages import Failed, Planned, Request, Start, Unreadable
+from deltaci.planner.messages import Failed, Planned, Reply, Request, Start, Unreadable, Wants
 from deltaci.planner.occasion import NO_OCCASION, Occasion
 from deltaci.planner.pool import Workers
+from deltaci.planner.remote import Asked, AtForge, NotTold, Reading, Told
 
-_NO_COMMIT: Final[Mapping[str, str]] = {
-    "": "no base was given",
-    "0" * 40: "this is the first push",
-    "0" * 64: "this is the first push",
-}
+# A configuration, manifests, the locks before and after, and their manifests: one round each, and some to spare.
+_ROUNDS_MAX: Final = 8
 
 
 class RepositoryPlanner:
@@ -45,7 +47,8 @@ class RepositoryPlanner:
                 people who may not read the server's disk may choose clone URLs.
             jobs_max: the jobs of one plan, after expanding matrices.
         """
-        bounds = bounds or Bounds()
+        self._bounds: Final = bounds or Bounds()
+        bounds = self._bounds
         limits = bounds.of_mirrors()
         self._mirrors = Mirrors(data_directory, limits=limits, protocols=protocols)
         start = Start(
@@ -71,7 +74,8 @@ class RepositoryPlanner:
         base_ref: str | None = None,
         is_pull_request: bool = False,
         is_trusted: bool = True,
-        authorization: str | None = None,
+        authorize: Authorize | None = None,
+        at_forge: AtForge | None = None,
         recipe: Recipe | None = None,
         has_a_say: bool = False,
         occasion: Occasion = NO_OCCASION,
@@ -87,7 +91,8 @@ class RepositoryPlanner:
             base_ref: where `base_sha` was seen, for pull requests; a hint as well.
             is_trusted: False for changes from people who may not write to the repository: then `deltaci.yaml` is
                 taken from `base_sha`, which must be known.
-            authorization: HTTP Authorization header value for fetching.
+            authorize: asked before each fetch for the HTTP Authorization header value.
+            at_forge: asked instead of reading a clone if the setting says so and there is no mirror yet.
             recipe: the newest one of the repository; used while discovery finds the same.
             has_a_say: whether the run may make a recipe; then the plan has the blueprint for it.
             occasion: what brought the run about; it may be a reason to run everything.
@@ -96,28 +101,80 @@ class RepositoryPlanner:
             PlanFailed: any other reason why there is no plan; the parent of `ConfigurationInvalid`.
             PlanUnavailable: the repository could not be reached or read in time; ask again later.
         """
+        asked = Asked(commit_sha=commit_sha, base_sha=base_sha, is_pull_request=is_pull_request, is_trusted=is_trusted)
+        reading = Reading(at_forge, asked, self._bounds) if at_forge is not None else None
         try:
-            mirror = self._mirrors.of(repo_id=repo_id, clone_url=clone_url, authorization=authorization)
-            await mirror.ensure(commit_sha, ref)
-            base_sha, unknown_because = await self._base(mirror, base_sha, base_ref)
+            mirror = self._mirrors.of(repo_id=repo_id, clone_url=clone_url, authorize=authorize)
+            mirror.local().check_sha(commit_sha)
             request = Request(
                 number=0,
                 directory=str(mirror.directory),
                 repo_id=repo_id,
                 commit_sha=commit_sha,
-                base_sha=base_sha,
-                unknown_because=unknown_because,
-                configuration_sha=_configuration(commit_sha, base_sha, unknown_because, is_trusted),
                 is_pull_request=is_pull_request,
                 recipe=recipe,
                 has_a_say=has_a_say,
                 occasion=occasion,
             )
-            return await self._ask(mirror, request)
+            if reading is not None and self._bounds.source == "api" and not mirror.is_filled():
+                try:
+                    return await self._plan_without_a_clone(reading, asked, request)
+                except NotTold as error:
+                    logger.info("commit {} of repository {} is read from a clone: {}", commit_sha, repo_id, error)
+            return await self._plan_of_clone(mirror, asked, request, ref=ref, base_ref=base_ref)
         except MirrorError as error:
             if error.is_retryable:
-                raise PlanUnavailable(str(error)) from error
+                raise PlanUnavailable(str(error), retry_after_ms=error.retry_after_ms) from error
+            if reading is not None and reading.told.lacking:
+                with suppress(NotTold):
+                    return await self._plan_without_a_base(reading, asked, request)
             raise PlanFailed(str(error)) from error
+
+    async def _plan_of_clone(
+        self, mirror: Mirror, asked: Asked, request: Request, *, ref: str | None, base_ref: str | None
+    ) -> Plan:
+        await mirror.ensure(asked.commit_sha, ref)
+        base_sha, unknown_because = await self._base(mirror, asked.base_sha, base_ref)
+        request = msgspec.structs.replace(
+            request,
+            base_sha=base_sha,
+            unknown_because=unknown_because,
+            configuration_sha=_configuration(asked, base_sha, unknown_because),
+        )
+        return await self._ask(mirror, request)
+
+    async def _plan_without_a_clone(self, reading: Reading, asked: Asked, request: Request) -> Plan:
+        """Raises NotTold if the forge does not tell all that it takes, and what `plan` raises."""
+        told = await reading.tell()
+        if told.lacking:
+            raise NotTold(told.lacking)
+        return await self._converse(reading, told, asked, request)
+
+    async def _plan_without_a_base(self, reading: Reading, asked: Asked, request: Request) -> Plan:
+        """Neither forge nor clone tells what changed, and the clone never will: everything runs."""
+        text = f"the difference to {asked.base_sha} is unknown: {reading.told.lacking}"
+        told = Told(files=reading.told.files, base=reading.told.base, unknown_because=text)
+        return await self._converse(reading, told, asked, request)
+
+    async def _converse(self, reading: Reading, told: Told, asked: Asked, request: Request) -> Plan:
+        """Have it planned, with the contents that turn out to be needed. Raises NotTold."""
+        files, unknown_because = told.remote(self._bounds.changes_max)
+        is_based = no_base(asked.base_sha) is None and (asked.is_trusted or told.base is not None)
+        request = msgspec.structs.replace(
+            request,
+            base_sha=told.start_sha,
+            unknown_because=unknown_because,
+            configuration_sha=_configuration(asked, asked.base_sha if is_based else None, unknown_because),
+            remote=files,
+        )
+        for _ in range(_ROUNDS_MAX):
+            reply = await self.workers.ask(request)
+            if not isinstance(reply, Wants):
+                return _plan_in(reply)
+            blobs = {**files.blobs, **await reading.read(reply)}
+            files = msgspec.structs.replace(files, blobs=blobs)
+            request = msgspec.structs.replace(request, remote=files)
+        raise NotTold(f"more than {_ROUNDS_MAX} rounds of files would be read")
 
     async def plan_here(
         self, git_dir: Path, *, commit_sha: str, base_sha: str | None, work_tree: Path | None = None
@@ -147,7 +204,7 @@ class RepositoryPlanner:
 
     async def _base(self, mirror: Mirror, base_sha: str | None, base_ref: str | None) -> tuple[str | None, str | None]:
         """The base if it can be had, or why it cannot: a base that is gone is normal after a force push."""
-        why = _NO_COMMIT.get(base_sha or "")
+        why = no_base(base_sha)
         if why is not None or base_sha is None:
             return None, why
         try:
@@ -158,20 +215,30 @@ class RepositoryPlanner:
         return base_sha, None
 
     async def _ask(self, mirror: Mirror | None, request: Request) -> Plan:
-        match await self.workers.ask(request):
-            case Planned(plan=plan):
-                return plan
-            case Failed(text=text, problems=problems, is_configuration=is_configuration):
-                raise ConfigurationInvalid(problems) if is_configuration else PlanFailed(text, problems)
-            case Unreadable(text=text, is_retryable=is_retryable, is_damaged=is_damaged):
-                if is_damaged and mirror is not None:
-                    await mirror.discard()
-                raise PlanUnavailable(text) if is_retryable else PlanFailed(text)
+        reply = await self.workers.ask(request)
+        if isinstance(reply, Unreadable) and reply.is_damaged and mirror is not None:
+            await mirror.discard()
+        return _plan_in(reply)
 
 
-def _configuration(commit_sha: str, base_sha: str | None, unknown_because: str | None, is_trusted: bool) -> str | None:
+def _plan_in(reply: Reply) -> Plan:
+    """Raises what there is instead of one."""
+    match reply:
+        case Planned(plan=plan):
+            return plan
+        case Failed(text=text, problems=problems, is_configuration=is_configuration):
+            raise ConfigurationInvalid(problems) if is_configuration else PlanFailed(text, problems)
+        case Unreadable(text=text, is_retryable=is_retryable):
+            raise PlanUnavailable(text) if is_retryable else PlanFailed(text)
+        case Wants():
+            raise PlanFailed("the process that plans asked for files of a repository that it has; please report it")
+
+
+def _configuration(asked: Asked, base_sha: str | None, unknown_because: str | None) -> str | None:
     """The commit whose `deltaci.yaml` counts, if it is not the commit itself. Raises PlanFailed if there is none."""
-    if is_trusted or base_sha is not None:
-        return None if is_trusted else base_sha
-    text = f"commit {commit_sha} comes from somebody who may not change deltaci.yaml, so it is taken from the base"
+    if asked.is_trusted or base_sha is not None:
+        return None if asked.is_trusted else base_sha
+    text = (
+        f"commit {asked.commit_sha} comes from somebody who may not change deltaci.yaml, so it is taken from the base"
+    )
     raise PlanFailed(f"{text}, but {unknown_because}; let a maintainer run it, or update the pull request")

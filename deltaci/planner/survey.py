@@ -13,10 +13,11 @@ from typing import Final
 import msgspec
 
 from deltaci.domain.blueprint import Blueprint, digest
-from deltaci.forge.local import SUBMODULE, Change, CommitView, MirrorError, TreeEntry
+from deltaci.forge.local import Change, CommitView, MirrorError, TreeEntry
 from deltaci.planner.discovery.discover import discover, fingerprint, is_structural, structure, wanted
 from deltaci.planner.discovery.project import MANIFEST_BYTES_MAX
 from deltaci.planner.graph import ProjectGraph
+from deltaci.planner.remote_view import RemoteView
 from deltaci.planner.repository import Entry, Files, RepositoryView
 from deltaci.planner.roster import Roster, roster_of
 
@@ -140,10 +141,10 @@ class Surveys:
         self._bytes_max = bytes_max
         self._known: OrderedDict[str, _Known] = OrderedDict()
 
-    def of(self, view: CommitView) -> Survey:
-        """A survey of a commit, as far as the commit before tells it."""
+    def of(self, view: CommitView | RemoteView) -> Survey:
+        """A survey of a commit, as far as the commit before tells it. Raises as `view.sizes`."""
         survey = Survey(view)
-        known = self._known.get(str(view.repository.directory))
+        known = self._known.get(_place(view))
         changes = None if known is None else self._changes(known, view)
         if known is None or changes is None:
             return survey
@@ -157,9 +158,10 @@ class Surveys:
             survey.known_seen, survey.known_structure = known.seen, known.structure
             survey.known_roster = known.roster and known.roster.after(entries)
             return survey
-        there = [entry for entry in structural.values() if entry is not None and entry.mode != SUBMODULE]
-        sizes = view.repository.sizes(entry.sha for entry in there)
-        sized = {path: e and _sized(e, sizes.get(e.sha, 0)) for path, e in structural.items()}
+        there = [path for path, entry in structural.items() if entry is not None]
+        lend(view, survey.known_files, there)
+        sizes = view.sizes(there)
+        sized = {path: e and _sized(e, sizes.get(path, 0)) for path, e in structural.items()}
         survey.known_seen = known.seen.changed(sized)
         if known.structure is not None and _leaves(known.seen, survey.known_seen, known.structure.read, structural):
             survey.known_structure = msgspec.structs.replace(known.structure, seen=survey.known_seen)
@@ -169,11 +171,11 @@ class Surveys:
     def keep(self, survey: Survey) -> None:
         """Remember what a survey found, also if no plan came of it."""
         view = survey.view
-        if not isinstance(view, CommitView) or survey.known_files is None:
+        if not isinstance(view, CommitView | RemoteView) or survey.known_files is None:
             return
-        directory = str(view.repository.directory)
-        self._known.pop(directory, None)
-        if view.is_listed and not view.is_exact:
+        place = _place(view)
+        self._known.pop(place, None)
+        if isinstance(view, CommitView) and view.is_listed and not view.is_exact:
             return
         known = _Known(
             commit_sha=view.commit_sha,
@@ -184,16 +186,18 @@ class Surveys:
             blobs=survey.blobs,
             size=_size(survey.known_files, survey.known_structure, survey.blobs),
         )
-        self._known[directory] = known
+        self._known[place] = known
         total = sum(each.size for each in self._known.values())
         while total > self._bytes_max:
             _, forgotten = self._known.popitem(last=False)
             total -= forgotten.size
 
-    def _changes(self, known: _Known, view: CommitView) -> tuple[Change, ...] | None:
+    def _changes(self, known: _Known, view: CommitView | RemoteView) -> tuple[Change, ...] | None:
         """From the commit that is known; None if it is cheaper, or safer, to begin with nothing."""
         if known.commit_sha == view.commit_sha:
             return ()
+        if isinstance(view, RemoteView):
+            return view.changes_from(known.files)
         try:
             changes = view.repository.diff_of_known(known.commit_sha, view.commit_sha)
         except MirrorError:
@@ -201,6 +205,10 @@ class Surveys:
         if changes is None or any(_INEXACT in change.path for change in changes):
             return None
         return changes
+
+
+def _place(view: CommitView | RemoteView) -> str:
+    return view.place if isinstance(view, RemoteView) else str(view.repository.directory)
 
 
 def _leaves(before: Files, after: Files, read: Collection[str], changed: Mapping[str, object]) -> bool:

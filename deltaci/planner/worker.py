@@ -15,13 +15,17 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Final, NoReturn
 
+import msgspec
+
+from deltaci.forge.api import RemoteEntry
 from deltaci.forge.git_command import GitError
 from deltaci.forge.local import Change, LocalRepository, MirrorDamaged, MirrorError
-from deltaci.planner.configuration import FILE, MISNAMED
+from deltaci.planner.difference import CONFIGURATION_NAMES, rewritten, too_many_changes
 from deltaci.planner.errors import ConfigurationInvalid, PlanFailed, printable
 from deltaci.planner.messages import (
     EXIT_CRASHED,
@@ -32,20 +36,23 @@ from deltaci.planner.messages import (
     BadFrame,
     Failed,
     Planned,
+    Remote,
     Reply,
     Request,
     Start,
     Unreadable,
+    Wants,
     framed,
     read_frame,
     request_decoder,
     start_decoder,
 )
-from deltaci.planner.planner import Planner
+from deltaci.planner.planner import BaseView, Planner
+from deltaci.planner.remote_view import Missing, RemoteView
+from deltaci.planner.repository import RepositoryView
 from deltaci.planner.survey import Survey, Surveys
 from deltaci.planner.working_copy import WorkingCopy
 
-CONFIGURATION_NAMES: Final = (FILE, *MISNAMED)
 DESCRIPTORS_MAX: Final = 256
 PR_SET_PDEATHSIG: Final = 1
 # A plan makes hundreds of thousands of small objects that stay: looking through them again and again finds nothing.
@@ -61,7 +68,7 @@ class Work:
         self._surveys = Surveys(start.cache_bytes_max)
 
     def reply(self, request: Request) -> Reply:
-        """The plan, or why there is none."""
+        """The plan, or why there is none, or what it takes to make it."""
         try:
             return self._plan(request)
         except PlanFailed as error:
@@ -70,6 +77,13 @@ class Work:
                 text=error.text,
                 problems=error.problems,
                 is_configuration=isinstance(error, ConfigurationInvalid),
+            )
+        except Missing as missing:
+            return Wants(
+                number=request.number,
+                commit_sha=missing.commit_sha,
+                paths=missing.paths,
+                bytes_max=missing.bytes_max,
             )
         except MirrorError as error:
             return Unreadable(
@@ -83,6 +97,25 @@ class Work:
             return Unreadable(number=request.number, text=text, is_retryable=True)
 
     def _plan(self, request: Request) -> Planned:
+        seen = self._on_disk(request) if request.remote is None else self._at_the_forge(request, request.remote)
+        try:
+            plan, rest, roster = self._planner.make(
+                seen.survey,
+                seen.changes,
+                base_sha=seen.base_sha,
+                unknown_because=seen.unknown_because,
+                configuration_view=seen.configuration_view,
+                base_view=seen.base_view,
+                recipe=request.recipe,
+                has_a_say=request.has_a_say,
+                occasion=request.occasion,
+            )
+        finally:
+            self._surveys.keep(seen.survey)
+        told = None if roster is None or roster.number == request.roster else roster.jobs
+        return Planned(number=request.number, plan=plan, rest=rest, jobs=told)
+
+    def _on_disk(self, request: Request) -> "_Seen":
         repository = LocalRepository(Path(request.directory), repo_id=request.repo_id, limits=self._start.limits)
         start, changes, unknown_because = difference(repository, request)
         only = request.configuration_sha
@@ -92,22 +125,42 @@ class Work:
             now = WorkingCopy(repository, Path(request.work_tree), request.commit_sha)
             survey = Survey(now)
             changes = None if start is None or changes is None else now.changes(start)
-        try:
-            plan, rest, roster = self._planner.make(
-                survey,
-                changes,
-                base_sha=start,
-                unknown_because=unknown_because,
-                configuration_view=None if only is None else repository.view(only, CONFIGURATION_NAMES),
-                base_view=None if start is None else partial(repository.view, start),
-                recipe=request.recipe,
-                has_a_say=request.has_a_say,
-                occasion=request.occasion,
-            )
-        finally:
-            self._surveys.keep(survey)
-        told = None if roster is None or roster.number == request.roster else roster.jobs
-        return Planned(number=request.number, plan=plan, rest=rest, jobs=told)
+        return _Seen(
+            survey=survey,
+            changes=changes,
+            base_sha=start,
+            unknown_because=unknown_because,
+            configuration_view=None if only is None else repository.view(only, CONFIGURATION_NAMES),
+            base_view=None if start is None else partial(repository.view, start),
+        )
+
+    def _at_the_forge(self, request: Request, remote: Remote) -> "_Seen":
+        """Raises Missing, as everything that looks at what this answers."""
+
+        def view(commit_sha: str, entries: tuple[RemoteEntry, ...]) -> RemoteView:
+            place = f"api:{request.directory}"
+            return RemoteView(commit_sha, entries, remote.blobs, place=place, limits=self._start.limits)
+
+        here, start, only = view(request.commit_sha, remote.entries), request.base_sha, request.configuration_sha
+        return _Seen(
+            survey=self._surveys.of(here),
+            changes=None if remote.changed is None else here.changes(remote.changed),
+            base_sha=start,
+            unknown_because=request.unknown_because,
+            configuration_view=None if only is None else view(only, remote.configuration_entries),
+            base_view=None if start is None else lambda _paths: view(start, remote.base_entries),
+        )
+
+
+class _Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plan is made from, wherever it comes from; see `Planner.make`."""
+
+    survey: Survey
+    changes: Sequence[Change] | None
+    base_sha: str | None
+    unknown_because: str | None
+    configuration_view: RepositoryView | None
+    base_view: BaseView | None
 
 
 def _frame(reply: Reply) -> bytes:
@@ -139,11 +192,10 @@ def difference(
     if start is None:
         return None, None, f"{request.base_sha} and {request.commit_sha} have no history in common"
     if not request.is_pull_request and start != request.base_sha:
-        text = f"history was rewritten: {request.base_sha} is not an ancestor of {request.commit_sha}"
-        return None, None, text
+        return None, None, rewritten(request.base_sha, request.commit_sha)
     changes = repository.diff_of_known(start, request.commit_sha)
     if changes is None:
-        return start, None, f"more than {repository.limits.changes_max} files changed"
+        return start, None, too_many_changes(repository.limits.changes_max)
     return start, changes, None
 
 

@@ -27,9 +27,12 @@ from deltaci.runner.workspace import CheckoutFailed, WorkDir, Workspace
 from protocol.client import Backoff, RunnerClient, ServerUnreachable
 from protocol.messages import (
     AckLease,
+    AskCredential,
     CancelAck,
     Complete,
     CompleteAck,
+    CredentialGiven,
+    Failure,
     Heartbeat,
     HeartbeatAck,
     LeaseAcked,
@@ -47,6 +50,8 @@ WATCH_SLICE_S: Final = 1.0
 SHEPHERD_WAITS_S: Final = 0.25
 NOT_RENEWED: Final = "it was not renewed in time"
 RETRY_MS_MAX: Final = 5_000
+# A forge that is away for longer fails the checkout, and the job is tried again later.
+CREDENTIAL_WITHIN_S: Final = 120.0
 
 
 class _Fence(TypedDict):
@@ -291,7 +296,12 @@ class Execution:
             async with asyncio.timeout(job.timeout_ms / 1000):
                 log.line(f"==> checkout {job.commit_sha}")
                 try:
-                    await host.work_dir.check_out(workspace, job, config=host.settings.git_config)
+                    await host.work_dir.check_out(
+                        workspace,
+                        job,
+                        config=host.settings.git_config,
+                        ask_credential=self._ask_credential if job.has_credential else None,
+                    )
                 except CheckoutFailed as error:
                     log.line(f"==> checkout failed: {error}")
                     raise
@@ -311,6 +321,26 @@ class Execution:
         await steps.upload_artifacts(host.client, backoff=host.backoff(), bytes_max=host.registered.artifact_bytes_max)
         log.line(f"==> job {outcome.summary}")
         return outcome
+
+    async def _ask_credential(self) -> CredentialGiven:
+        """What to fetch with. Raises CheckoutFailed if there is no answer for a while, or none that helps."""
+        by = self._host.clock() + CREDENTIAL_WITHIN_S
+        answer = await ask_until_definite(
+            self._host.client,
+            AskCredential(**self._fence()),
+            backoff=self._host.backoff(),
+            can_go_on=lambda: not self._is_lost() and self._host.clock() < by,
+        )
+        match answer:
+            case CredentialGiven():
+                return answer
+            case StaleLease():
+                self.lose(answer.reason or "the server says stale")
+                raise CheckoutFailed("the lease is lost")
+            case Failure():
+                raise CheckoutFailed(f"the server gave no credential to fetch with: {answer.message}")
+            case _:
+                raise CheckoutFailed("the server gave no credential to fetch with in time")
 
     # ---- report --------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ import contextlib
 import os
 import re
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -32,12 +33,19 @@ class GitFailed(Exception):
     """git ended with an error; the text is what it said, without credentials."""
 
 
-async def git(*arguments: str, mark: str, config: Path | None = None, cwd: Path | None = None) -> str:
+async def git(
+    *arguments: str,
+    mark: str,
+    config: Path | None = None,
+    cwd: Path | None = None,
+    secrets: Mapping[str, str] | None = None,
+) -> str:
     """Run one git command and return what it printed.
 
     Args:
         mark: of the attempt, so that the command is found and killed with it.
         config: a git configuration file that takes the place of the user's; by default there is none.
+        secrets: variables for this one command: only its own user can read the environment of a process.
     Raises:
         GitFailed: it exited non-zero.
     """
@@ -48,7 +56,7 @@ async def git(*arguments: str, mark: str, config: Path | None = None, cwd: Path 
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        env=_environment(mark, config),
+        env={**_environment(mark, config), **(secrets or {})},
         cwd=cwd,
         start_new_session=True,
     )

@@ -15,20 +15,22 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, TypeAlias
 
 import msgspec
 from loguru import logger
 
+from deltaci.runner.credentials import environment_for
 from deltaci.runner.git import GitFailed, git, without_credentials
 from deltaci.runner.process import sweep
 from deltaci.runner.settings import RunnerConfigError
-from protocol.messages import JobSpec, LeaseGranted
+from protocol.messages import CredentialGiven, JobSpec, LeaseGranted
 
 SHA: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 REF: Final = re.compile(r"refs/[^\s~^:?*\[\\]+")
+AskCredential: TypeAlias = Callable[[], Awaitable[CredentialGiven]]
 
 
 class CheckoutFailed(Exception):
@@ -119,11 +121,15 @@ class WorkDir:
             path.mkdir(mode=0o700)
         return workspace
 
-    async def check_out(self, workspace: Workspace, job: JobSpec, *, config: Path | None) -> None:
+    async def check_out(
+        self, workspace: Workspace, job: JobSpec, *, config: Path | None, ask_credential: AskCredential | None = None
+    ) -> None:
         """Bring the job's commit into the workspace, through the mirror of its repository.
 
+        Args:
+            ask_credential: asked right before the commit is fetched, and not when it is here already.
         Raises:
-            CheckoutFailed: the address or commit is not acceptable, or git could not get it.
+            CheckoutFailed: the address or commit is not acceptable, or git could not get it, or there is no credential.
         """
         if not SHA.fullmatch(job.commit_sha):
             raise CheckoutFailed(f"{job.commit_sha!r} is not the id of a commit")
@@ -131,7 +137,7 @@ class WorkDir:
         was_known = mirror.exists()
         try:
             try:
-                await self._fetch_and_check_out(mirror, workspace, job, config)
+                await self._fetch_and_check_out(mirror, workspace, job, config, ask_credential)
             except _MirrorUnusable:
                 if not was_known:
                     raise
@@ -140,14 +146,16 @@ class WorkDir:
                 async with self._lock_of(mirror):
                     await asyncio.to_thread(remove_tree, mirror)
                 await asyncio.to_thread(remove_tree, workspace.checkout)
-                await self._fetch_and_check_out(mirror, workspace, job, config)
+                await self._fetch_and_check_out(mirror, workspace, job, config, ask_credential)
         except GitFailed as error:
             address = without_credentials(job.clone_url)
             raise CheckoutFailed(f"cannot check out {job.commit_sha} of {address}: {error}") from error
 
-    async def _fetch_and_check_out(self, mirror: Path, workspace: Workspace, job: JobSpec, config: Path | None) -> None:
+    async def _fetch_and_check_out(
+        self, mirror: Path, workspace: Workspace, job: JobSpec, config: Path | None, ask: AskCredential | None
+    ) -> None:
         async with self._lock_of(mirror):
-            await _fetch(mirror, job, mark=workspace.mark, config=config)
+            await _fetch(mirror, job, mark=workspace.mark, config=config, ask=ask)
         try:
             await _populate(mirror, workspace, job)
         except GitFailed as error:
@@ -177,7 +185,7 @@ class _MirrorUnusable(GitFailed):
     """The mirror said it has the commit, and yet it cannot be checked out."""
 
 
-async def _fetch(mirror: Path, job: JobSpec, *, mark: str, config: Path | None) -> None:
+async def _fetch(mirror: Path, job: JobSpec, *, mark: str, config: Path | None, ask: AskCredential | None) -> None:
     """Make sure that the commit is in the mirror: by its id, or by its ref, or with everything there is."""
     if not (mirror / "HEAD").exists():
         object_format = "sha256" if len(job.commit_sha) == 64 else "sha1"
@@ -193,6 +201,8 @@ async def _fetch(mirror: Path, job: JobSpec, *, mark: str, config: Path | None) 
 
     if await has_commit():
         return
+    given = await ask() if ask is not None else None
+    secrets = environment_for(job.clone_url, given)
     # A ref of its own keeps the commit, and tells the server next time what is here already.
     refspecs = [f"+{job.commit_sha}:refs/deltaci/{job.commit_sha}"]
     if REF.fullmatch(job.ref) and ".." not in job.ref:
@@ -202,12 +212,14 @@ async def _fetch(mirror: Path, job: JobSpec, *, mark: str, config: Path | None) 
     for refspec in refspecs:
         try:
             words = ("fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head")
-            await git(*words, "--", job.clone_url, refspec, mark=mark, config=config, cwd=mirror)
+            await git(*words, "--", job.clone_url, refspec, mark=mark, config=config, cwd=mirror, secrets=secrets)
         except GitFailed as error:
             problem = str(error)
             continue
         if await has_commit():
             return
+    if given is not None and given.withheld_because:
+        problem = f"{problem}; no credential was given: {given.withheld_because}"
     raise GitFailed(problem or "the repository does not have this commit")
 
 

@@ -18,12 +18,13 @@ def test_without_anything_the_defaults_hold() -> None:
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     """The file is for the installation, the environment for this one start."""
     file = tmp_path / "config.toml"
-    file.write_text('port = 1\nhost = "::1"\n[policy]\nlease_ttl_ms = 60000\n[limits]\npage_size_max = 7\n')
+    tables = '[policy]\nlease_ttl_ms = 60000\n[limits]\npage_size_max = 7\n[planner]\nsource = "api"\n'
+    file.write_text(f'port = 1\nhost = "::1"\n{tables}')
 
     settings = load(file, {"DELTACI_PORT": "2", "DELTACI_POLICY_LEASE_TTL_MS": "70000"})
 
     assert (settings.port, settings.host, settings.policy.lease_ttl_ms) == (2, "::1", 70_000)
-    assert settings.limits.page_size_max == 7
+    assert (settings.limits.page_size_max, settings.planner.source) == (7, "api")
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         ("[policy]\ntimer_tick_ms = 0", "policy.timer_tick_ms is 0"),
         ("[policy]\nmailbox_size = -5", "policy.mailbox_size is -5"),
         ("[limits]\nbody_bytes_max = 9223372036854775807", "limits.body_bytes_max"),
+        ('[planner]\nsource = "both"', "planner.source"),
         ("[policy]\nlease_ttl_ms = 30000", "at most half of it"),
     ],
 )

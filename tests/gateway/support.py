@@ -40,6 +40,7 @@ VERBS = {
     wire.Register: "register",
     wire.Lease: "lease",
     wire.AckLease: "ack",
+    wire.AskCredential: "credential",
     wire.Heartbeat: "heartbeat",
     wire.AppendLog: "log",
     wire.Complete: "complete",

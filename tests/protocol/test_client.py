@@ -21,7 +21,9 @@ from protocol.client import (
 from protocol.codec import JSON_TYPE, MSGPACK_TYPE
 from protocol.messages import (
     AppendLog,
+    AskCredential,
     CancelRequested,
+    CredentialGiven,
     Failure,
     Heartbeat,
     HeartbeatAck,
@@ -50,6 +52,8 @@ async def respond(message: RunnerMessage) -> ServerMessage:
             return HeartbeatAck(**FENCE, expires_in_ms=message.step or 0)
         case AppendLog():
             return LogGap(**FENCE, size=5)
+        case AskCredential():
+            return CredentialGiven(**FENCE, username="u", password="p", expires_in_ms=1)
         case Lease():
             await asyncio.sleep(message.wait_ms / 1000)
             return Leases()
@@ -69,6 +73,23 @@ async def test_over_http_definite_answers_are_values(content_type: str) -> None:
     assert answers == [Registered(runner_id="runner-1"), LogGap(**FENCE, size=5)]
     assert server.headers[1]["X-Deltaci-Runner"] == "runner-1"
     assert "X-Deltaci-Runner" not in server.headers[0]
+
+
+async def test_a_credential_is_asked_for_over_both_transports() -> None:
+    """At an address of its own over HTTP."""
+    async with a_server(respond) as server:
+        clients = (HttpClient(server.url, "secret"), ChannelClient(server.url, "secret"))
+        answers = []
+        for client in clients:
+            await client.call(REGISTER)
+            answers.append(await client.call(AskCredential(**FENCE)))
+            await client.aclose()
+
+    assert answers == [CredentialGiven(**FENCE, username="u", password="p", expires_in_ms=1)] * 2
+    assert {transport for transport, message in server.seen if isinstance(message, AskCredential)} == {
+        "http",
+        "websocket",
+    }
 
 
 async def test_over_http_an_error_document_becomes_a_failure() -> None:

@@ -21,11 +21,13 @@ from protocol.messages import (
     Answer,
     AppendLog,
     Artifact,
+    AskCredential,
     Cache,
     CancelAck,
     CancelRequested,
     Complete,
     CompleteAck,
+    CredentialGiven,
     Failure,
     Heartbeat,
     HeartbeatAck,
@@ -61,6 +63,7 @@ RUNNER_MESSAGES = (
     Register(name="r", labels=("linux", "gpu"), slots=4, version="1", platform="linux/arm64"),
     Lease(runner_id="r", slots=2, wait_ms=10),
     AckLease(**FENCE),
+    AskCredential(**FENCE),
     Heartbeat(**FENCE, phase="uploading", step=3),
     AppendLog(**FENCE, offset=7, data=b"\x00\xff\xfe", is_final=True, crc32=4_294_967_295),
     Complete(**FENCE, reason="job_timeout", exit_code=None, steps=(StepResult(name="s", exit_code=1),), log_size=9),
@@ -70,6 +73,7 @@ SERVER_MESSAGES = (
     Registered(runner_id="r", lease_ttl_ms=1),
     Leases(leases=(LeaseGranted(**FENCE, run_id="u", job=JOB, expires_in_ms=5, ack_within_ms=6),)),
     LeaseAcked(**FENCE, expires_in_ms=5),
+    CredentialGiven(**FENCE, username="u", password="p", expires_in_ms=5),
     HeartbeatAck(**FENCE, expires_in_ms=5, is_cancel_requested=True, cancel_within_ms=9),
     LogAck(**FENCE, size=1),
     LogGap(**FENCE, size=0),
@@ -78,6 +82,13 @@ SERVER_MESSAGES = (
     CancelRequested(**FENCE, cancel_within_ms=1),
     Failure(code="c", message="m", details={"a": "b"}, http_status=503, retry_after_ms=2),
 )
+
+
+def test_a_credential_that_is_printed_does_not_show() -> None:
+    """Whoever logs an answer by mistake logs no secret."""
+    given = CredentialGiven(**FENCE, username="u", password="hush-hush")
+
+    assert "hush-hush" not in f"{given!r} {given} {Answer(1, given)}"
 
 
 def test_the_table_of_examples_has_every_message() -> None:

@@ -19,10 +19,12 @@ from protocol.client import ArtifactStored, OnPush, OnRegistered, RunnerClient, 
 from protocol.messages import (
     AckLease,
     AppendLog,
+    AskCredential,
     CancelAck,
     CancelRequested,
     Complete,
     CompleteAck,
+    CredentialGiven,
     Failure,
     Heartbeat,
     HeartbeatAck,
@@ -104,6 +106,7 @@ class FakePlane:
         self.canceled: set[str] = set()
         self.push: OnPush = lambda _push: None
         self.expires_in_ms = 60_000
+        self.credential = ("", "")
         self.open_polls = 0
         self._waiting: list[LeaseGranted] = []
         self._ids = itertools.count(1)
@@ -163,6 +166,8 @@ class FakePlane:
                 return await self._lease(message)
             case AckLease():
                 return LeaseAcked(**_fence(message), expires_in_ms=self.expires_in_ms)
+            case AskCredential():
+                return CredentialGiven(**_fence(message), username=self.credential[0], password=self.credential[1])
             case Heartbeat():
                 is_canceled = message.lease_id in self.canceled
                 return HeartbeatAck(

@@ -24,6 +24,7 @@ from deltaci.planner.service import RepositoryPlanner
 from deltaci.planner.worker import Work
 from tests.planner.git_api import GitApi, at, with_other_bytes, without_contents
 from tests.planner.locks.test_npm import lock, package
+from tests.planner.planned import Asker
 from tests.planner.repositories import Bare
 from tests.planner.test_locks import FILES as WORKSPACE
 from tests.planner.test_warm_plans import histories, outcome
@@ -120,7 +121,7 @@ async def test_a_plan_is_the_same_whether_a_clone_or_the_api_tells_it(
             except PlanFailed as error:
                 told = ("failure", error.text)
 
-            assert told == outcome(Work(START), request), (seed, number, request)
+            assert told == outcome(Asker(START), request), (seed, number, request)
             outcomes.add(told)
     assert len({each for kind, each in outcomes if kind == "plan"}) > 3
     assert mirrors(tmp_path / "data") == []

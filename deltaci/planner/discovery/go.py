@@ -26,6 +26,8 @@ STRUCTURE: Final = (
 )
 _LINTER: Final = re.compile(r"github\.com/golangci/golangci-lint(?:/v\d{1,3})?", re.ASCII)
 _LINTER_VERSION: Final = re.compile(r"v?((\d{1,3})\.\d{1,4}\.\d{1,4})", re.ASCII)
+# What only the settings of version 2 say, in YAML, TOML or JSON.
+_NEWER_SETTINGS: Final = re.compile(r"""^[ \t{]*+["']?version["']?[ \t]*+[:=][ \t]*+["']?2\b""", re.MULTILINE)
 _HOOK: Final = re.compile(
     r"repo:[ \t]*+[\"']?https://github\.com/golangci/golangci-lint(?:\.git)?[\"']?[ \t\r]*+\n"
     r"[ \t]*+rev:[ \t]*+[\"']?([\w.-]{1,100})",
@@ -39,7 +41,7 @@ def wanted(tree: Tree, manifests: list[str]) -> list[str]:
     """The files to read before `find` can tell."""
     if not manifests:
         return []
-    names = {"go.work", _HOOKS, *_VERSIONS}
+    names = {"go.work", _HOOKS, *_VERSIONS, *_LINTER_SETTINGS}
     others = [path for path in tree.files.paths if path.rpartition("/")[2] in names]
     return [*manifests, *left_out_manifests(tree, "go.mod"), *others]
 
@@ -180,8 +182,17 @@ class _Module(msgspec.Struct, frozen=True):
                 return f"go run {module}/cmd/golangci-lint run"
         hooks = (_HOOK.search(self.tree.text(join(place, _HOOKS))) for place in (self.root, *ancestors(self.root)))
         hook = next((match[1] for match in hooks if match is not None), "")
-        version = _LINTER_VERSION.fullmatch(self.pinned("golangci-lint") or hook)
+        pinned = self.pinned("golangci-lint")
+        version = _LINTER_VERSION.fullmatch(pinned or hook)
         if version is None:
             return "golangci-lint run"
+        if pinned is None and int(version[2]) < 2 and self.has_newer_settings():
+            return "golangci-lint run"  # a hook that nobody runs any more: that version would refuse the settings
         major = "" if int(version[2]) < 2 else f"/v{version[2]}"
         return f"go run github.com/golangci/golangci-lint{major}/cmd/golangci-lint@v{version[1]} run"
+
+    def has_newer_settings(self) -> bool:
+        """Whether the settings that count are written for golangci-lint 2, which version 1 refuses."""
+        found = (self.tree.first(place, _LINTER_SETTINGS) for place in (self.root, *ancestors(self.root)))
+        path = next((path for path in found if path is not None), None)
+        return path is not None and _NEWER_SETTINGS.search(self.tree.text(path)) is not None

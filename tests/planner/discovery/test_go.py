@@ -100,6 +100,20 @@ LINTER = "github.com/golangci/golangci-lint"
             {".pre-commit-config.yaml": f"repos:\n  - repo: https://{LINTER}\n    rev: v1.55.2\n"},
             f"go run {LINTER}/cmd/golangci-lint@v1.55.2 run",
         ),
+        (
+            {
+                ".pre-commit-config.yaml": f"repos:\n- repo: https://{LINTER}\n  rev: v1.52.2\n",
+                ".golangci.yml": 'version: "2"\nlinters: {}\n',
+            },
+            "golangci-lint run",
+        ),
+        (
+            {
+                ".pre-commit-config.yaml": f"repos:\n- repo: https://{LINTER}\n  rev: v2.1.0\n",
+                ".golangci.yml": 'version: "2"\n',
+            },
+            f"go run {LINTER}/v2/cmd/golangci-lint@v2.1.0 run",
+        ),
         ({"go.mod": f"module m\nrequire {LINTER} v1.60.0\n"}, f"go run {LINTER}/cmd/golangci-lint run"),
         (
             {"go.mod": f"module m\ntool {LINTER}/v2/cmd/golangci-lint\nrequire {LINTER}/v2 v2.0.0\n"},
@@ -108,7 +122,7 @@ LINTER = "github.com/golangci/golangci-lint"
     ],
 )
 def test_golangci_lint_runs_in_the_version_that_is_asked_for(files: dict[str, str], expected: str) -> None:
-    """If none is, the one that the runner has: another one would find other things."""
+    """If none is, the one that the runner has: another one would find other things, or refuse the settings."""
     project = projects_of({"go.mod": "module m\n", ".golangci.yml": "", **files}, "go")["."]
 
     assert runs_of(project, "lint") == [KEEP, expected]

@@ -53,6 +53,8 @@ _TEST_NAME: Final = re.compile(
     r"(?:^|[._-]|[a-z0-9])(?:Tests?|UnitTests?|IntegrationTests?|Specs?)$|[._-](?:tests?|specs?)$"
 )
 _TEST_SDKS: Final = ("microsoft.net.test.sdk", "xunit.v3", "tunit", "mstest", "microsoft.testing.extensions")
+_MEASURED: Final = "benchmarkdotnet"
+_MEASURING_NAME: Final = re.compile(r"bench|perf", re.IGNORECASE)
 _JUNIT: Final = frozenset({"junitxml.testlogger", "junittestlogger"})
 _HERE: Final = re.compile(r"\$\((?:MSBuildThisFileDirectory|MSBuildProjectDirectory)\)[\\/]?", re.I)
 # Properties that name places for what is generated: sources there are nobody's.
@@ -396,13 +398,15 @@ class _Builder:
         return set(file.packages).union(*(each.packages for each in shared))
 
     def _is_test(self, file: File) -> bool:
-        """Whether its tests can be run: it says so, or refers to a test SDK, or is called like one.
+        """Whether its tests can be run: it says so, or refers to a test SDK and is no benchmark, or is called like one.
 
         `dotnet test` builds a project without tests and succeeds, so being wrong here costs nothing.
         """
         if not file.is_modern or file.is_test is not None:
             return bool(file.is_test) and file.is_modern
         name = file.path.rpartition("/")[2].rpartition(".")[0]
+        if _MEASURED in file.packages and _MEASURING_NAME.search(name) is not None:
+            return False  # to measure on every change takes long, and tells nothing on a busy machine
         is_named = _TEST_NAME.search(name) is not None
         return any(package.startswith(_TEST_SDKS) for package in file.packages) or is_named
 

@@ -108,6 +108,15 @@ async def test_junit_reports_are_expected_only_where_a_logger_for_them_is_refere
     assert jobs[TESTS].reports == ("test/Core.Tests/TestResults/**/*.xml",)
 
 
+async def test_benchmarks_are_built_but_not_run() -> None:
+    """Even where they are written as tests; a test project that only happens to have the package is still one."""
+    both = sdk(TEST_SDK + '<PackageReference Include="BenchmarkDotNet" />')
+
+    jobs = await jobs_of({"a/PerformanceTests.csproj": both, "b/Unit.Tests.csproj": both})
+
+    assert set(jobs) == {"dotnet-build (a)", "dotnet-test (b)"}
+
+
 async def test_a_lock_file_is_enforced_if_all_that_is_restored_with_it_has_one() -> None:
     """Locked mode holds for the referenced projects too, and fails for those without a lock file."""
     alone = SOLUTION | {"src/Web/packages.lock.json": ""}

@@ -87,7 +87,7 @@ def lint_steps(tree: Tree, environment: Environment, names: Sequence[str], pinne
     for name in names:
         match name:
             case "ruff":
-                lines.append(("Lint", "ruff", "check ."))
+                lines.append(("Lint", "ruff", f"check{' --no-fix' if _fixes(tree, declared) else ''} ."))
                 if _formats_with_ruff(tree, declared):
                     lines.append(("Check the format", "ruff", "format --check ."))
             case "black":
@@ -101,6 +101,13 @@ def lint_steps(tree: Tree, environment: Environment, names: Sequence[str], pinne
             case "pyright":
                 lines.append(("Check the types", "pyright", ""))
     return [environment.step(label, environment.run(tool, rest, pinned)) for label, tool, rest in lines]
+
+
+def _fixes(tree: Tree, declared: Declared) -> bool:
+    """Whether ruff is told to mend what it finds: then it succeeds for what nobody committed."""
+    path = tree.first(declared.root, RUFF_FILES)
+    settings = table(declared.pyproject, "tool", "ruff") if path is None else tree.toml(path)
+    return settings.get("fix") is True
 
 
 def _formats_with_ruff(tree: Tree, declared: Declared) -> bool:

@@ -183,6 +183,8 @@ def test_a_linter_is_not_installed_in_the_place_of_itself() -> None:
         ({"setup.cfg": "[mypy]\nstrict = true\n"}, ["mypy ."]),
         ({"pyrightconfig.json": ""}, ["pyright"]),
         ({"ruff.toml": "[format]\n"}, ["ruff check .", "ruff format --check ."]),
+        ({"ruff.toml": "fix = true\n"}, ["ruff check --no-fix ."]),
+        ({"pyproject.toml": "[tool.ruff]\nfix = true\n", "setup.py": ""}, ["ruff check --no-fix ."]),
     ],
 )
 def test_linters_run_because_they_are_configured(files: dict[str, str], expected: list[str]) -> None:

@@ -19,10 +19,12 @@ SOURCES: Final = frozenset({".go", ".mod", ".sum"})
 MANIFESTS: Final = ("go.mod",)
 _LINTER_SETTINGS: Final = (".golangci.yml", ".golangci.yaml", ".golangci.toml", ".golangci.json")
 _VERSIONS: Final = (".go-version", ".tool-versions")
+# Hugo has its sites and themes named by a go.mod; no packages are in them, and the go command refuses to vet none.
+_SITE: Final = ("hugo.toml", "hugo.yaml", "hugo.yml", "hugo.json")
 _HOOKS: Final = ".pre-commit-config.yaml"
 STRUCTURE: Final = (
     *("go.mod", "go.sum", "go.work", "go.work.sum", "modules.txt", _HOOKS),
-    *(*_LINTER_SETTINGS, *_VERSIONS),
+    *(*_LINTER_SETTINGS, *_VERSIONS, *_SITE),
 )
 _LINTER: Final = re.compile(r"github\.com/golangci/golangci-lint(?:/v\d{1,3})?", re.ASCII)
 _LINTER_VERSION: Final = re.compile(r"v?((\d{1,3})\.\d{1,4}\.\d{1,4})", re.ASCII)
@@ -146,8 +148,10 @@ class _Module(msgspec.Struct, frozen=True):
         return None
 
     def jobs(self, workspace: str | None, *, is_outside: bool) -> tuple[ProjectJob, ...]:
-        """Lint if golangci-lint is configured; vet, build and test."""
-        jobs = []
+        """Lint if golangci-lint is configured; vet, build and test. Nothing for a site of Hugo."""
+        jobs: list[ProjectJob] = []
+        if self.tree.first(self.root, _SITE) is not None:
+            return ()
         if any(self.tree.first(place, _LINTER_SETTINGS) for place in (self.root, *ancestors(self.root))):
             jobs.append(self.job("lint", [("Lint", self.linter())], workspace, is_outside))
         runs = [("Vet", "go vet ./..."), ("Build", "go build ./..."), ("Test", "go test ./...")]

@@ -135,6 +135,13 @@ def test_an_empty_go_mod_only_keeps_go_out_of_a_directory() -> None:
         projects_of({"web/go.mod": "go 1.22\n"}, "go")
 
 
+def test_a_site_of_hugo_is_a_module_without_packages() -> None:
+    """Its go.mod names what the site is made of; the go command would fail for want of anything to vet."""
+    site = projects_of({"docs/go.mod": "module example.com/docs\n", "docs/hugo.toml": ""}, "go")["docs"]
+
+    assert site.jobs == ()
+
+
 def test_vendored_modules_of_a_workspace_concern_its_members() -> None:
     """They are built from there; the modules in it are nobody's projects."""
     files = {"go.work": "use ./a\n", "a/go.mod": "module a\n", "vendor/modules.txt": "", "vendor/x/go.mod": "module x"}

@@ -64,6 +64,15 @@ packages = ["thing"]
         (
             {"uv.lock": ""},
             (
+                '[project]\nname="a"\n[dependency-groups]\ntests=["pytest"]\n'
+                'tests-random=["pytest", "pytest-randomly"]\n[tool.uv]\ndefault-groups=["tests"]'
+            ),
+            f"{UV} sync --locked --all-extras",
+            f"{UV} run --no-sync pytest --junitxml=junit.xml",
+        ),
+        (
+            {"uv.lock": ""},
+            (
                 '[project]\nname="a"\noptional-dependencies.test=["pytest"]\noptional-dependencies.gpu=["x"]\n'
                 '[tool.uv]\nconflicts=[[{extra="gpu"}, {extra="test"}]]'
             ),

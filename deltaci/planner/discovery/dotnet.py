@@ -186,18 +186,28 @@ class _Builder:
         """Read the projects, and those that they refer to."""
         waiting = [path for path in self.candidates if not self._is_left_out(path)]
         waiting += self._in_solutions()
+        if all(is_left_out(path) for path in (*waiting, *self._solutions())):
+            return  # there is nothing that they could test: they are what the tests of something else look at
         while waiting:
             path = waiting.pop()
             if path in self.files:
                 continue
-            self.files[path] = _read(self.tree, path)
+            try:
+                self.files[path] = _read(self.tree, path)
+            except PlanFailed:
+                if is_left_out(path):
+                    continue  # a file to test some tool with, such as one that colours it
+                raise
             self.needed[path] = self._needed(self.files[path])
             waiting += self.needed[path][0]
 
-    def _in_solutions(self) -> Iterator[str]:
+    def _solutions(self) -> Iterator[str]:
         for path in self.tree.files.paths:
-            if not _SOLUTION.search(path) or self._is_left_out(path) or not self.tree.files.is_file(path):
-                continue
+            if _SOLUTION.search(path) and not self._is_left_out(path) and self.tree.files.is_file(path):
+                yield path
+
+    def _in_solutions(self) -> Iterator[str]:
+        for path in self._solutions():
             if path.endswith(".sln"):
                 data = self.tree.data(path)
                 is_wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
@@ -213,7 +223,10 @@ class _Builder:
     def _in_slnx(self, path: str) -> list[str]:
         if not self.tree.data(path):
             return []
-        document = parse_xml(self.tree.data(path), path)
+        try:
+            document = parse_xml(self.tree.data(path), path)
+        except PlanFailed:
+            return []  # as of a .sln that is none: it only lists projects, and may be there to be looked at
         return [each.attributes.get("Path", "") for each in document.walk() if each.tag == "Project"]
 
     def _at(self, directory: str, target: str) -> str | None:

@@ -144,6 +144,19 @@ async def test_what_a_solution_lists_or_a_project_refers_to_is_a_project(more: d
     assert "dotnet-build (samples/S)" in await jobs_of(files | more)
 
 
+async def test_what_only_looks_like_a_project_is_no_obstacle() -> None:
+    """Among the tests of a program that colours sources, say; of a project of the repository the plan fails."""
+    odd = {"tests/highlighted/a.csproj": "\x1b[38m<Project>", "tests/highlighted/b.slnx": "\x1b[38m<Solution>"}
+
+    assert list(await jobs_of({"src/A/A.csproj": sdk(), **odd})) == ["dotnet-build (src/A)"]
+    assert await jobs_of({"tests/sources/a.csproj": sdk(), **odd}) == {}
+    assert list(await jobs_of({"A.sln": solution("tests/A/A.csproj"), "tests/A/A.csproj": sdk()})) == [
+        "dotnet-build (tests/A)"
+    ]
+    with pytest.raises(PlanFailed, match=r"src/A/A\.csproj:1:1: this XML cannot be read"):
+        await jobs_of({"src/A/A.csproj": "\x1b[38m<Project>"})
+
+
 async def test_projects_in_one_directory_are_one_project_with_a_command_for_each() -> None:
     """`dotnet build` alone would refuse to choose."""
     jobs = await jobs_of({"A.csproj": sdk(), "A.Tests.csproj": sdk(TEST_SDK)})

@@ -53,6 +53,7 @@ _TEST_NAME: Final = re.compile(
     r"(?:^|[._-]|[a-z0-9])(?:Tests?|UnitTests?|IntegrationTests?|Specs?)$|[._-](?:tests?|specs?)$"
 )
 _TEST_SDKS: Final = ("microsoft.net.test.sdk", "xunit.v3", "tunit", "mstest", "microsoft.testing.extensions")
+_OUTDATED: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]{0,200}>\s*)?<VisualStudioProject\b")
 _MEASURED: Final = "benchmarkdotnet"
 _MEASURING_NAME: Final = re.compile(r"bench|perf", re.IGNORECASE)
 _JUNIT: Final = frozenset({"junitxml.testlogger", "junittestlogger"})
@@ -192,6 +193,8 @@ class _Builder:
             path = waiting.pop()
             if path in self.files:
                 continue
+            if _OUTDATED.match(self.tree.data(path)) is not None:
+                continue  # of Visual Studio before 2005: nothing that people have today builds it
             try:
                 self.files[path] = _read(self.tree, path)
             except PlanFailed:

@@ -150,6 +150,7 @@ async def test_what_only_looks_like_a_project_is_no_obstacle() -> None:
 
     assert list(await jobs_of({"src/A/A.csproj": sdk(), **odd})) == ["dotnet-build (src/A)"]
     assert await jobs_of({"tests/sources/a.csproj": sdk(), **odd}) == {}
+    assert await jobs_of({"contrib/a.csproj": "<VisualStudioProject>\n  <CSHARP/>\n</VisualStudioProject>"}) == {}
     assert list(await jobs_of({"A.sln": solution("tests/A/A.csproj"), "tests/A/A.csproj": sdk()})) == [
         "dotnet-build (tests/A)"
     ]

@@ -114,7 +114,8 @@ class _Module(msgspec.Struct, frozen=True):
                 reads.add(join(workspace, "vendor"))
         projects, others = split_targets(self.root, replaced, self.modules)
         own_reads = {path for path in reads if parent(path) != self.root}
-        has_sum = self.tree.has(self.root, "go.sum")
+        # A module without requirements of its own has no go.sum, and may be built with those of its workspace.
+        sums = [(self.root, "go.sum"), *([(workspace, "go.work.sum")] if workspace is not None else [])]
         return Project(
             ecosystem="go",
             root=self.root,
@@ -125,7 +126,7 @@ class _Module(msgspec.Struct, frozen=True):
             depends_on_names=frozenset(this.requires),
             depends_on_roots=frozenset(projects),
             reads=frozenset(own_reads | others),
-            lock=join(self.root, "go.sum") if has_sum else None,
+            lock=next((join(place, name) for place, name in sums if self.tree.has(place, name)), None),
         )
 
     def tools(self, workspace: str | None) -> dict[str, str]:

@@ -424,7 +424,10 @@ class _Builder:
         if _MEASURED in file.packages and _MEASURING_NAME.search(name) is not None:
             return False  # to measure on every change takes long, and tells nothing on a busy machine
         is_named = _TEST_NAME.search(name) is not None
-        return any(package.startswith(_TEST_SDKS) for package in file.packages) or is_named
+        # What a repository says of all its projects at the root is no sign; in a directory of tests it is one.
+        shared = (each for each in self._shared_files(parent(file.path), file) if parent(each.path) != ".")
+        packages = set(file.packages).union(*(each.packages for each in shared))
+        return any(package.startswith(_TEST_SDKS) for package in packages) or is_named
 
     def _workdir(self, root: str) -> str:
         """The nearest directory with a solution or `global.json`, from where people build; else the root."""

@@ -108,6 +108,21 @@ async def test_junit_reports_are_expected_only_where_a_logger_for_them_is_refere
     assert jobs[TESTS].reports == ("test/Core.Tests/TestResults/**/*.xml",)
 
 
+async def test_what_the_tests_of_a_repository_share_makes_them_test_projects() -> None:
+    """The test SDK in a file that all in the directory import; one at the root says nothing of any of them."""
+    shared = f"<Project><ItemGroup>{TEST_SDK}</ItemGroup></Project>"
+    files = {"src/A/A.csproj": sdk(), "test/A.Integrated/A.Integrated.csproj": sdk()}
+
+    assert set(await jobs_of(files | {"test/Directory.Build.props": shared})) == {
+        "dotnet-build (src/A)",
+        "dotnet-test (test/A.Integrated)",
+    }
+    assert set(await jobs_of(files | {"Directory.Build.props": shared})) == {
+        "dotnet-build (src/A)",
+        "dotnet-build (test/A.Integrated)",
+    }
+
+
 async def test_benchmarks_are_built_but_not_run() -> None:
     """Even where they are written as tests; a test project that only happens to have the package is still one."""
     both = sdk(TEST_SDK + '<PackageReference Include="BenchmarkDotNet" />')

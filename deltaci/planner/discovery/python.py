@@ -304,7 +304,10 @@ class _Repository:
         names = checks.linters_at(tree, declared) or self._inherited(root)
         jobs = []
         if names:
-            steps = [*environment.install(names, pinned), *checks.lint_steps(tree, environment, names, pinned)]
+            hooks = checks.by_hooks(tree, environment, names)
+            own_names = [name for name in names if name not in hooks]
+            steps = environment.install(own_names, pinned) if own_names else []
+            steps += checks.lint_steps(tree, environment, own_names, pinned) + checks.hook_steps(environment, hooks)
             jobs.append(self._job("lint", environment, steps))
         elif root == "." and tree.has(root, HOOKS):
             run = ".cache/venv/bin/pre-commit run --all-files"

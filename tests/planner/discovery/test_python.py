@@ -201,6 +201,26 @@ def test_linters_run_because_they_are_configured(files: dict[str, str], expected
     assert runs({"setup.py": "", **files}, "lint")[2:] == [f".venv/bin/{line}" for line in expected]
 
 
+def test_a_linter_that_only_hooks_run_leaves_out_what_they_leave_out() -> None:
+    """Run on everything it would fail on the data of tests; one that a list names is run as ever."""
+    hooks = "repos:\n- repo: https://github.com/psf/black\n  rev: 24.3.0\n  hooks:\n  - id: black\n"
+    hooks += (
+        "- repo: https://github.com/pycqa/flake8\n  rev: 7.3.0\n  hooks:\n  - id: flake8\n    exclude: ^tests/data/\n"
+    )
+    text = PACKAGE + 'optional-dependencies.dev = ["black"]\n[tool.black]\n'
+    files = {"pyproject.toml": text, ".flake8": "", ".pre-commit-config.yaml": hooks}
+
+    assert runs(files, "lint")[1:] == [
+        ".venv/bin/python -m pip install -e '.[dev]'",
+        ".venv/bin/black --check .",
+        "python3 -m venv .cache/venv && .cache/venv/bin/python -m pip install pre-commit",
+        ".cache/venv/bin/pre-commit run flake8 --all-files",
+    ]
+    assert runs({**files, "pyproject.toml": PACKAGE}, "lint")[0].endswith("pip install pre-commit")
+    without = files | {".pre-commit-config.yaml": hooks.replace("    exclude: ^tests/data/\n", "")}
+    assert runs(without, "lint")[-1] == ".venv/bin/flake8 --extend-exclude=.venv,.cache ."
+
+
 def test_hooks_run_only_where_no_linter_is_configured() -> None:
     """They are what a maintainer has then; otherwise they would be the same linters again."""
     files = {"setup.py": "", ".pre-commit-config.yaml": "repos: []"}

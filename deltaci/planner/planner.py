@@ -244,7 +244,8 @@ def from_discovery(
     if any(project.jobs for project in graph.projects):
         roots = sorted({project.root for project in graph.projects})
         shown = ", ".join(printable(root) for root in roots[:5]) + (", ..." if len(roots) > 5 else "")
-        why = Reason(rule="discovery", text=f"there is no {FILE}; found {len(graph.projects)} projects in {shown}")
+        count = f"{len(graph.projects)} project{'s' if len(graph.projects) > 1 else ''}"
+        why = Reason(rule="discovery", text=f"there is no {FILE}; found {count} in {shown}")
     else:
         text = f"there is no {FILE}, and no project with anything to run was found: nothing runs"
         why = Reason(rule="nothing-to-run", text=text)

@@ -21,6 +21,7 @@ import msgspec
 from deltaci.domain.plan import Plan
 from deltaci.planner.errors import PlanFailed
 from deltaci.planner.impact import is_documentation
+from deltaci.planner.other_ci import is_of_other_ci
 from deltaci.planner.service import RepositoryPlanner
 
 BEGIN: Final = "<!-- replay: begin -->"
@@ -160,7 +161,7 @@ def expected(roots: Iterable[str], model: Mapping[str, tuple[str, set[str], set[
     known = set(roots)
     touched: set[str] = set()
     for path in changed:
-        if is_documentation(path):
+        if is_documentation(path) or is_of_other_ci(path):
             continue
         directory = posixpath.dirname(path) or "."
         while directory not in known and directory != ".":

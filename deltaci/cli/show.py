@@ -118,7 +118,7 @@ def print_plan(console: Console, plan: Plan, plan_digest: str, *, shows_all: boo
     running = sum(not job.is_skipped for job in plan.jobs)
     console.print(
         f"plan from {plan.source}, digest {plan_digest[:12]}: {running} of {len(plan.jobs)} jobs run"
-        + (f", {len(plan.projects)} projects touched" if plan.projects else "")
+        + (f", {len(plan.projects)} project{'s' if len(plan.projects) > 1 else ''} touched" if plan.projects else "")
     )
     for reason in plan.reasons:
         console.print(f"  {_reason({'rule': reason.rule, 'text': reason.text})}")

@@ -19,6 +19,8 @@ from deltaci.planner.globs import Globs
 
 # Distinct globs that are matched with every changed file; if there are more, each counts as matching every file.
 GLOBS_MAX: Final = 500
+# All settings at the root, whatever they are for: who reads these has no single file in mind.
+BLANKET: Final = "/.*"
 
 
 class Touch(msgspec.Struct, frozen=True):
@@ -53,7 +55,7 @@ class ProjectGraph:
                 glob_readers.setdefault(glob, []).append(index)
         if len(glob_readers) > GLOBS_MAX:
             glob_readers = {"/**": sorted({index for readers in glob_readers.values() for index in readers})}
-        self._globs = tuple((Globs((glob,)), readers) for glob, readers in sorted(glob_readers.items()))
+        self._globs = tuple((glob, Globs((glob,)), readers) for glob, readers in sorted(glob_readers.items()))
         parts = self._parts()
         self.depends_on = tuple(
             tuple(sorted(self._needed(index, project, by_name, parts))) for index, project in enumerate(self.projects)
@@ -103,15 +105,15 @@ class ProjectGraph:
             directory = parent(directory)
         return tuple(self._owners.get(directory, ()))
 
-    def readers(self, path: str) -> tuple[int, ...]:
-        """The projects outside whose root the file is, but that it concerns."""
+    def readers(self, path: str, *, is_meant: bool = False) -> tuple[int, ...]:
+        """The projects outside whose root the file is, but that it concerns; with `is_meant`, without `BLANKET`."""
         found = set(self._readers.get(path, ()))
         directory = path
         while directory != ".":
             directory = parent(directory)
             found.update(self._readers.get(directory, ()))
-        for glob, readers in self._globs:
-            if glob.match(path) is not None:
+        for text, glob, readers in self._globs:
+            if not (is_meant and text == BLANKET) and glob.match(path) is not None:
                 found.update(readers)
         return tuple(sorted(found))
 

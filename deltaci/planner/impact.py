@@ -20,6 +20,7 @@ from deltaci.planner.globs import MATCHES_MAX, Globs
 from deltaci.planner.graph import ProjectGraph, Touch, project_id
 from deltaci.planner.locks.formats import differences
 from deltaci.planner.locks.lock import Member
+from deltaci.planner.other_ci import is_of_other_ci
 
 _DOCUMENT_SUFFIXES: Final = frozenset({".md", ".markdown", ".rst", ".adoc", ".asciidoc"})
 _DOCUMENT_NAMES: Final = frozenset(
@@ -202,7 +203,8 @@ def of_projects(
     Args:
         documentation: further patterns of files that touch nothing; what they take back with `!` is none.
 
-    Uncertainty expands: a file that belongs to no project, or that sits at the root beside one, touches all.
+    Uncertainty expands: a file that belongs to no project, or that sits at the root beside one, touches all. Files of
+    other CI systems are no uncertainty: they touch who reads them.
     """
     whole = difference.whole()
     if whole is not None:
@@ -221,6 +223,10 @@ def of_projects(
             touched.setdefault(index, reason)
         if len(touched) == len(graph.projects):
             break
+    if not touched and all(map(is_of_other_ci, relevant)):
+        shown = printable(relevant[0]) + (f" and {len(relevant) - 1} more" if len(relevant) > 1 else "")
+        text = f"no project reads what changed, which is for another CI system or for the forge: {shown}"
+        return {}, Reason(rule="other-ci", file=relevant[0], text=text)
     text = f"none of {len(difference.paths)} changed files touches this project or one that it depends on"
     return graph.spread(touched), Reason(rule="not-affected", file=difference.paths[0], text=text)
 
@@ -268,6 +274,9 @@ def _touched_by(path: str, graph: ProjectGraph) -> list[tuple[int, Reason]]:
     shown = printable(path)
     changed = Reason(rule="project-changed", file=path, text=f"{shown} changed and is part of this project")
     owners, readers = graph.owners(path), graph.readers(path)
+    if is_of_other_ci(path) and all(graph.projects[index].root == "." for index in owners):
+        read = Reason(rule="shared-file", file=path, text=f"{shown} changed, which this project reads")
+        return [(index, read) for index in graph.readers(path, is_meant=True)]
     found = [(index, changed) for index in owners]
     if not owners and not graph.is_claimed(path):
         text = f"{shown} changed and belongs to no project, so to all of them"

@@ -244,7 +244,8 @@ def _found(graph: ProjectGraph) -> Reason:
         return Reason(rule="nothing-to-run", text=text)
     roots = graph.roots
     shown = ", ".join(printable(root) for root in roots[:5]) + (", ..." if len(roots) > 5 else "")
-    return Reason(rule="discovery", text=f"there is no {FILE}; found {len(graph.projects)} projects in {shown}")
+    count = f"{len(graph.projects)} project{'s' if len(graph.projects) > 1 else ''}"
+    return Reason(rule="discovery", text=f"there is no {FILE}; found {count} in {shown}")
 
 
 def _base(difference: Difference) -> tuple[Reason, ...]:

@@ -144,13 +144,61 @@ async def test_a_change_runs_the_projects_that_it_touches(path: str, expected: d
     assert answer == expected
 
 
-@pytest.mark.parametrize("path", ["Makefile", "proto/api.proto", ".github/workflows/x.yml"])
+@pytest.mark.parametrize("path", ["Makefile", "proto/api.proto", ".github/workflows/x.sh", "ci/.travis.yml"])
 async def test_a_file_outside_every_project_runs_all_of_them(path: str) -> None:
     """Nobody can tell who includes it; uncertainty expands the plan."""
     answer = await running(MONOREPO, path)
 
     assert set(answer.values()) == {"shared-file"}
     assert len(answer) == 5
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            ".github/workflows/x.yml",
+            ".github/actions/setup/index.js",
+            ".github/ISSUE_TEMPLATE/bug.yaml",
+            ".gitlab-ci.yml",
+        ),
+        *(".github/dependabot.yml", ".circleci/config.yml", "azure-pipelines.yml", "Jenkinsfile", ".travis.yml"),
+    ],
+)
+async def test_a_file_of_another_ci_system_runs_nothing_and_the_plan_says_so(path: str) -> None:
+    """What that system does with it, it does; no job here hangs on it."""
+    root = {"package.json": '{"workspaces": ["web"], "scripts": {"test": "x"}}'}
+    plan = await plan_of(MONOREPO | root, path)
+
+    assert {(job.is_skipped, job.reasons[-1].rule) for job in plan.jobs} == {(True, "other-ci")}
+    assert path in plan.jobs[0].reasons[-1].text
+    assert await running(MONOREPO, path, "gateway/a.go") == {"go-test (gateway)": "project-changed"}
+
+
+@pytest.mark.parametrize(
+    ("files", "job"),
+    [
+        ({"package.json": '{"scripts": {"lint": "npm run -s all", "all": "prettier --check ."}}'}, "node-lint"),
+        ({"pyproject.toml": '[project]\nname = "a"', ".pre-commit-config.yaml": "repos: []"}, "python-lint"),
+        ({"Dockerfile": "FROM alpine\nCOPY . /x\n"}, "docker-build"),
+    ],
+)
+async def test_who_reads_files_of_another_ci_system_is_touched_by_them(files: dict[str, str], job: str) -> None:
+    """A linter of everything, or an image of everything; the projects beside it are not concerned."""
+    web = {"web/go.mod": "module web\n", "web/a.go": ""}
+
+    answer = await running(files | web, ".github/workflows/x.yml")
+
+    assert answer[job] == "shared-file"
+    assert "go-test (web)" not in answer
+
+
+async def test_a_task_runner_that_lints_files_of_another_ci_system_is_touched_by_them() -> None:
+    """Its text tells; one that only tests is not."""
+    tests = "test:\n\tbats tests\n"
+
+    assert await running({"Makefile": tests}, ".github/workflows/x.yml") == {}
+    assert "make-lint" in await running({"Makefile": tests + "lint:\n\tactionlint\n"}, ".github/workflows/x.yml")
 
 
 async def test_source_at_the_root_does_not_concern_other_ecosystems() -> None:

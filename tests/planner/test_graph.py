@@ -7,6 +7,8 @@ A project is touched by a changed file if
 - the file is no project's lock, and nothing of that is so for any project;
 - the file is no project's lock, the nearest root above it is that of the repository, and it is either at the root
   without being a manifest or a source of a project there, or in a directory with a dot in front.
+A file that only another CI system or a forge looks for is no uncertainty: unless it is the lock of a project, or the
+nearest root above it is another one than that of the repository, it touches those that read it, and no other.
 It is touched by another project if that one is touched and it names it (in its ecosystem), names its root, or has it
 inside as the next one of its ecosystem. Documentation touches nothing. Nothing else is touched.
 """
@@ -21,6 +23,7 @@ from deltaci.domain.project import Project, ProjectJob
 from deltaci.planner.discovery.discover import SOURCES
 from deltaci.planner.graph import ProjectGraph, Touch
 from deltaci.planner.impact import Difference, _touched_by, is_documentation, of_projects
+from deltaci.planner.other_ci import is_of_other_ci
 
 ECOSYSTEMS = ("go", "node", "python", "rust")
 DIRECTORIES = (".", "a", "a/b", "a/b/c", "a/d", "a0", "ab", "e", "e/f", ".hidden", "docs")
@@ -38,6 +41,7 @@ FILES = (
     "go.sum",
     "p.png",
 )
+OF_OTHER_CI = (".github/workflows/ci.yml", ".github/x.sh", ".travis.yml", ".hidden/workflows/ci.yml")
 LOCKS = (None, b"m v1 h1:a\n", b"m v1 h1:b\n", b"m v1 h1:a\n\n", b"broken\n")
 
 
@@ -58,9 +62,10 @@ def joined(directory: str, name: str) -> str:
 def drawn(random_: random.Random) -> Case:
     """A random repository and difference, small enough that everything meets everything."""
     names = "mnop"
+    directories = [*DIRECTORIES, ".github"] if random_.random() < 0.2 else DIRECTORIES
     projects = {}
     for _ in range(random_.randint(1, 9)):
-        ecosystem, root = random_.choice(ECOSYSTEMS), random_.choice(DIRECTORIES)
+        ecosystem, root = random_.choice(ECOSYSTEMS), random_.choice(directories)
         projects[ecosystem, root] = Project(
             ecosystem=ecosystem,
             root=root,
@@ -71,12 +76,15 @@ def drawn(random_: random.Random) -> Case:
             reads=frozenset(
                 joined(random_.choice(DIRECTORIES), name)
                 for name in random_.sample([*FILES, "b", "."], random_.choice([0, 0, 0, 1, 2]))
-            ),
+            )
+            | frozenset(random_.sample([".github", *OF_OTHER_CI], random_.choice([0, 0, 0, 0, 1]))),
             lock=random_.choice([None, joined(random_.choice(DIRECTORIES), "go.sum")]),
             jobs=random_.choice([(), JOBS, JOBS]),
             is_guest=random_.random() < 0.15,
         )
     paths = {joined(random_.choice([*DIRECTORIES, "zz"]), random_.choice(FILES)) for _ in range(random_.randint(1, 3))}
+    if random_.random() < 0.2:
+        paths = {random_.choice(OF_OTHER_CI), *random_.sample(sorted(paths), random_.choice([0, 0, len(paths)]))}
     locks = {
         path: (random_.choice(LOCKS), random_.choice(LOCKS))
         for path in sorted(paths)
@@ -141,6 +149,8 @@ def directly(case: Case, path: str) -> set[int]:
     above = [each.root for each in projects if is_inside(each.root, path) and not each.is_guest]
     nearest = max(above, key=lambda root: 0 if root == "." else len(root), default=None)
     owners = {index for index in everywhere if projects[index].root == nearest and not projects[index].is_guest}
+    if is_of_other_ci(path) and nearest in (None, "."):
+        return readers
     if not owners and not any(is_claim(projects[index], path) for index in readers):
         return everywhere
     if nearest == "." and is_shared(projects, path):
@@ -274,12 +284,16 @@ def forgets_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def forgets_readers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ProjectGraph, "readers", lambda self, path: ())
+    monkeypatch.setattr(ProjectGraph, "readers", lambda self, path, **_: ())
 
 
 def goes_deep_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes the last that waits instead of the first: all are found, by longer chains."""
     monkeypatch.setattr("deltaci.planner.graph.deque", LastFirst)
+
+
+def forgets_other_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deltaci.planner.impact.is_of_other_ci", lambda path: False)
 
 
 def takes_locks_for_files(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,7 +307,7 @@ class LastFirst(list[int]):
 
 @pytest.mark.parametrize(
     ("plant", "projects_max"),
-    [(forgets_parts, 2), (forgets_readers, 2), (goes_deep_first, 4), (takes_locks_for_files, 2)],
+    [(forgets_parts, 2), (forgets_readers, 2), (goes_deep_first, 5), (takes_locks_for_files, 2), (forgets_other_ci, 1)],
 )
 def test_a_planted_error_is_found_and_shrunken(
     plant: Callable[[pytest.MonkeyPatch], None], projects_max: int, monkeypatch: pytest.MonkeyPatch

@@ -58,6 +58,8 @@ class _File(msgspec.Struct):
     adds: set[str] = msgspec.field(default_factory=set)
     reads: set[str] = msgspec.field(default_factory=set)
     test_options: set[str] = msgspec.field(default_factory=set)
+    off: set[str] = msgspec.field(default_factory=set)
+    tests_hang_on: set[str] = msgspec.field(default_factory=set)
 
 
 def wanted(tree: Tree, manifests: list[str]) -> list[str]:
@@ -161,7 +163,10 @@ def _project(tree: Tree, root: str, parts: list[tuple[str, _File]], tops: set[st
 def _job(tree: Tree, root: str, parts: list[tuple[str, _File]], is_cut: bool) -> ProjectJob:
     # Not among files that somebody keeps in a directory of that name.
     build = "build" if not tree.files.is_directory(join(root, "build")) else "cmake-build"
-    options = sorted({name for path, file in parts if not is_left_out(path) for name in file.test_options})
+    own = [file for path, file in parts if not is_left_out(path)]
+    off = {name for file in own for name in file.off}
+    hang_on = {name for file in own for name in file.tests_hang_on if name in off}
+    options = sorted(hang_on.union(*(file.test_options for file in own)))
     preset = _preset(tree, root)
     configure = f"cmake --preset {preset} -B {build}" if preset is not None else f"cmake -S . -B {build}"
     configure += "".join(f" -D{name}=ON" for name in options[:TEST_OPTIONS_MAX])
@@ -215,7 +220,13 @@ def _look(path: str, text: str) -> _File:
         elif name == "cmake_minimum_required" and file.version is None:
             file.version = next((m[1] for m in map(_VERSION.fullmatch, arguments) if m is not None), None)
         elif name == "option" and arguments[2:3] in ([], ["OFF"]):
+            file.off.update(arguments[:1])
             file.test_options.update(each for each in arguments[:1] if _TEST_OPTION.fullmatch(each) is not None)
+        elif name == "cmake_dependent_option" and len(arguments) >= 4 and _TEST_OPTION.fullmatch(arguments[0]):
+            if arguments[2] == "OFF":
+                file.test_options.add(arguments[0])
+            # All of these have to be on for the option to be there; what is negated or compared is left as it is.
+            file.tests_hang_on.update(each.strip() for each in arguments[3].split(";"))
         if any(mark in name for mark in _TAKES_IN):
             _take_in(name, arguments, directory, file)
         file.reads |= native.upward(arguments, directory)

@@ -40,9 +40,11 @@ from deltaci.planner.discovery.project import (
     is_left_out,
     join,
     parent,
+    table,
     too_many,
 )
 from deltaci.planner.errors import PlanFailed, printable
+from deltaci.planner.other_ci import PLACES, looks_at_them
 from deltaci.planner.program import program
 from deltaci.planner.repository import Files
 
@@ -61,6 +63,8 @@ MODULES: Final = (*ECOSYSTEMS, *FALLBACKS, *IMAGES)
 SOURCES: Final[Mapping[str, frozenset[str]]] = {
     module.__name__.rpartition(".")[2]: module.SOURCES for module in MODULES
 }
+
+_RUNNERS: Final = frozenset(module.__name__.rpartition(".")[2] for module in FALLBACKS)
 
 # Manifests that always make a project, unless they are left out; `node` has them as ALWAYS.
 ALWAYS: Final[Mapping[str, frozenset[str]]] = {
@@ -151,8 +155,23 @@ def discover(seen: Files, contents: Mapping[str, bytes]) -> Discovery:
         new = [project for each in found for project in each.projects]
         projects += outermost(new) if group is FALLBACKS else new
         reasons += [reason for each in found for reason in each.reasons]
+    projects = [_with_other_ci(tree, project) for project in projects]
     projects.sort(key=lambda project: (project.ecosystem, project.root))
     return Discovery(projects=tuple(projects), reasons=tuple(reasons))
+
+
+def _with_other_ci(tree: Tree, project: Project) -> Project:
+    """A project at the root reads the files of other CI systems if one of its scripts may look at them."""
+    if project.root != "." or not project.jobs:
+        return project
+    scripts = [step.run for job in project.jobs for step in job.steps]
+    if project.ecosystem == "node":
+        scripts += [body for body in table(tree.json(project.manifest), "scripts").values() if isinstance(body, str)]
+    elif project.ecosystem in _RUNNERS:
+        scripts.append(tree.text(project.manifest))
+    if not any(map(looks_at_them, scripts)):
+        return project
+    return msgspec.structs.replace(project, reads=project.reads | PLACES)
 
 
 def _manifests(seen: Files) -> tuple[dict[ModuleType, list[str]], list[Reason]]:

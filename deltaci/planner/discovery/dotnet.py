@@ -53,6 +53,9 @@ _TEST_NAME: Final = re.compile(
     r"(?:^|[._-]|[a-z0-9])(?:Tests?|UnitTests?|IntegrationTests?|Specs?)$|[._-](?:tests?|specs?)$"
 )
 _TEST_SDKS: Final = ("microsoft.net.test.sdk", "xunit.v3", "tunit", "mstest", "microsoft.testing.extensions")
+_OUTDATED: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]{0,200}>\s*)?<VisualStudioProject\b")
+_MEASURED: Final = "benchmarkdotnet"
+_MEASURING_NAME: Final = re.compile(r"bench|perf", re.IGNORECASE)
 _JUNIT: Final = frozenset({"junitxml.testlogger", "junittestlogger"})
 _HERE: Final = re.compile(r"\$\((?:MSBuildThisFileDirectory|MSBuildProjectDirectory)\)[\\/]?", re.I)
 # Properties that name places for what is generated: sources there are nobody's.
@@ -184,18 +187,30 @@ class _Builder:
         """Read the projects, and those that they refer to."""
         waiting = [path for path in self.candidates if not self._is_left_out(path)]
         waiting += self._in_solutions()
+        if all(is_left_out(path) for path in (*waiting, *self._solutions())):
+            return  # there is nothing that they could test: they are what the tests of something else look at
         while waiting:
             path = waiting.pop()
             if path in self.files:
                 continue
-            self.files[path] = _read(self.tree, path)
+            if _OUTDATED.match(self.tree.data(path)) is not None:
+                continue  # of Visual Studio before 2005: nothing that people have today builds it
+            try:
+                self.files[path] = _read(self.tree, path)
+            except PlanFailed:
+                if is_left_out(path):
+                    continue  # a file to test some tool with, such as one that colours it
+                raise
             self.needed[path] = self._needed(self.files[path])
             waiting += self.needed[path][0]
 
-    def _in_solutions(self) -> Iterator[str]:
+    def _solutions(self) -> Iterator[str]:
         for path in self.tree.files.paths:
-            if not _SOLUTION.search(path) or self._is_left_out(path) or not self.tree.files.is_file(path):
-                continue
+            if _SOLUTION.search(path) and not self._is_left_out(path) and self.tree.files.is_file(path):
+                yield path
+
+    def _in_solutions(self) -> Iterator[str]:
+        for path in self._solutions():
             if path.endswith(".sln"):
                 data = self.tree.data(path)
                 is_wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
@@ -211,7 +226,10 @@ class _Builder:
     def _in_slnx(self, path: str) -> list[str]:
         if not self.tree.data(path):
             return []
-        document = parse_xml(self.tree.data(path), path)
+        try:
+            document = parse_xml(self.tree.data(path), path)
+        except PlanFailed:
+            return []  # as of a .sln that is none: it only lists projects, and may be there to be looked at
         return [each.attributes.get("Path", "") for each in document.walk() if each.tag == "Project"]
 
     def _at(self, directory: str, target: str) -> str | None:
@@ -396,15 +414,20 @@ class _Builder:
         return set(file.packages).union(*(each.packages for each in shared))
 
     def _is_test(self, file: File) -> bool:
-        """Whether its tests can be run: it says so, or refers to a test SDK, or is called like one.
+        """Whether its tests can be run: it says so, or refers to a test SDK and is no benchmark, or is called like one.
 
         `dotnet test` builds a project without tests and succeeds, so being wrong here costs nothing.
         """
         if not file.is_modern or file.is_test is not None:
             return bool(file.is_test) and file.is_modern
         name = file.path.rpartition("/")[2].rpartition(".")[0]
+        if _MEASURED in file.packages and _MEASURING_NAME.search(name) is not None:
+            return False  # to measure on every change takes long, and tells nothing on a busy machine
         is_named = _TEST_NAME.search(name) is not None
-        return any(package.startswith(_TEST_SDKS) for package in file.packages) or is_named
+        # What a repository says of all its projects at the root is no sign; in a directory of tests it is one.
+        shared = (each for each in self._shared_files(parent(file.path), file) if parent(each.path) != ".")
+        packages = set(file.packages).union(*(each.packages for each in shared))
+        return any(package.startswith(_TEST_SDKS) for package in packages) or is_named
 
     def _workdir(self, root: str) -> str:
         """The nearest directory with a solution or `global.json`, from where people build; else the root."""

@@ -19,13 +19,17 @@ SOURCES: Final = frozenset({".go", ".mod", ".sum"})
 MANIFESTS: Final = ("go.mod",)
 _LINTER_SETTINGS: Final = (".golangci.yml", ".golangci.yaml", ".golangci.toml", ".golangci.json")
 _VERSIONS: Final = (".go-version", ".tool-versions")
+# Hugo has its sites and themes named by a go.mod; no packages are in them, and the go command refuses to vet none.
+_SITE: Final = ("hugo.toml", "hugo.yaml", "hugo.yml", "hugo.json")
 _HOOKS: Final = ".pre-commit-config.yaml"
 STRUCTURE: Final = (
     *("go.mod", "go.sum", "go.work", "go.work.sum", "modules.txt", _HOOKS),
-    *(*_LINTER_SETTINGS, *_VERSIONS),
+    *(*_LINTER_SETTINGS, *_VERSIONS, *_SITE),
 )
 _LINTER: Final = re.compile(r"github\.com/golangci/golangci-lint(?:/v\d{1,3})?", re.ASCII)
 _LINTER_VERSION: Final = re.compile(r"v?((\d{1,3})\.\d{1,4}\.\d{1,4})", re.ASCII)
+# What only the settings of version 2 say, in YAML, TOML or JSON.
+_NEWER_SETTINGS: Final = re.compile(r"""^[ \t{]*+["']?version["']?[ \t]*+[:=][ \t]*+["']?2\b""", re.MULTILINE)
 _HOOK: Final = re.compile(
     r"repo:[ \t]*+[\"']?https://github\.com/golangci/golangci-lint(?:\.git)?[\"']?[ \t\r]*+\n"
     r"[ \t]*+rev:[ \t]*+[\"']?([\w.-]{1,100})",
@@ -39,7 +43,7 @@ def wanted(tree: Tree, manifests: list[str]) -> list[str]:
     """The files to read before `find` can tell."""
     if not manifests:
         return []
-    names = {"go.work", _HOOKS, *_VERSIONS}
+    names = {"go.work", _HOOKS, *_VERSIONS, *_LINTER_SETTINGS}
     others = [path for path in tree.files.paths if path.rpartition("/")[2] in names]
     return [*manifests, *left_out_manifests(tree, "go.mod"), *others]
 
@@ -110,7 +114,8 @@ class _Module(msgspec.Struct, frozen=True):
                 reads.add(join(workspace, "vendor"))
         projects, others = split_targets(self.root, replaced, self.modules)
         own_reads = {path for path in reads if parent(path) != self.root}
-        has_sum = self.tree.has(self.root, "go.sum")
+        # A module without requirements of its own has no go.sum, and may be built with those of its workspace.
+        sums = [(self.root, "go.sum"), *([(workspace, "go.work.sum")] if workspace is not None else [])]
         return Project(
             ecosystem="go",
             root=self.root,
@@ -121,7 +126,7 @@ class _Module(msgspec.Struct, frozen=True):
             depends_on_names=frozenset(this.requires),
             depends_on_roots=frozenset(projects),
             reads=frozenset(own_reads | others),
-            lock=join(self.root, "go.sum") if has_sum else None,
+            lock=next((join(place, name) for place, name in sums if self.tree.has(place, name)), None),
         )
 
     def tools(self, workspace: str | None) -> dict[str, str]:
@@ -144,8 +149,10 @@ class _Module(msgspec.Struct, frozen=True):
         return None
 
     def jobs(self, workspace: str | None, *, is_outside: bool) -> tuple[ProjectJob, ...]:
-        """Lint if golangci-lint is configured; vet, build and test."""
-        jobs = []
+        """Lint if golangci-lint is configured; vet, build and test. Nothing for a site of Hugo."""
+        jobs: list[ProjectJob] = []
+        if self.tree.first(self.root, _SITE) is not None:
+            return ()
         if any(self.tree.first(place, _LINTER_SETTINGS) for place in (self.root, *ancestors(self.root))):
             jobs.append(self.job("lint", [("Lint", self.linter())], workspace, is_outside))
         runs = [("Vet", "go vet ./..."), ("Build", "go build ./..."), ("Test", "go test ./...")]
@@ -180,8 +187,17 @@ class _Module(msgspec.Struct, frozen=True):
                 return f"go run {module}/cmd/golangci-lint run"
         hooks = (_HOOK.search(self.tree.text(join(place, _HOOKS))) for place in (self.root, *ancestors(self.root)))
         hook = next((match[1] for match in hooks if match is not None), "")
-        version = _LINTER_VERSION.fullmatch(self.pinned("golangci-lint") or hook)
+        pinned = self.pinned("golangci-lint")
+        version = _LINTER_VERSION.fullmatch(pinned or hook)
         if version is None:
             return "golangci-lint run"
+        if pinned is None and int(version[2]) < 2 and self.has_newer_settings():
+            return "golangci-lint run"  # a hook that nobody runs any more: that version would refuse the settings
         major = "" if int(version[2]) < 2 else f"/v{version[2]}"
         return f"go run github.com/golangci/golangci-lint{major}/cmd/golangci-lint@v{version[1]} run"
+
+    def has_newer_settings(self) -> bool:
+        """Whether the settings that count are written for golangci-lint 2, which version 1 refuses."""
+        found = (self.tree.first(place, _LINTER_SETTINGS) for place in (self.root, *ancestors(self.root)))
+        path = next((path for path in found if path is not None), None)
+        return path is not None and _NEWER_SETTINGS.search(self.tree.text(path)) is not None

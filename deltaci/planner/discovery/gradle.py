@@ -114,6 +114,13 @@ class _Repository:
             if _SCRIPT.search(path) and tree.files.is_file(path) and path.rpartition("/")[2] not in SETTINGS:
                 self.scripts_in.setdefault(parent(path), []).append(path)
         self.plugin_sources = [path for path in tree.files.paths if _PLUGIN_SOURCE.search(path)]
+        # Plugins that are scripts themselves, by their identifier.
+        self.plugin_scripts = {
+            _SCRIPT.sub("", path.rpartition("/")[2]): path
+            for paths in self.scripts_in.values()
+            for path in paths
+            if "/src/main/" in path
+        }
         self._scripts: dict[str, Script] = {}
         self.builds: dict[str, Build] = {}
         self._read_builds(manifests)
@@ -197,6 +204,19 @@ class _Repository:
             self._scripts[path] = read_script(self.tree.text(path))
         return self._scripts[path]
 
+    def gives_tasks(self, plugins: Iterable[str]) -> bool:
+        """Whether one of the plugins gives a project something to check; of those written here, what they apply."""
+        waiting, seen = list(plugins), set[str]()
+        while waiting:
+            plugin = waiting.pop()
+            own = self.plugin_scripts.get(plugin)
+            if own is None and _LIFECYCLE.fullmatch(plugin):
+                return True
+            if own is not None and plugin not in seen:
+                seen.add(plugin)
+                waiting += self.script(own).plugins
+        return False
+
     def scripts(self, directory: str) -> list[Script]:
         """The build scripts of a directory."""
         return [self.script(path) for path in self.scripts_in.get(directory, ())]
@@ -248,7 +268,7 @@ class _Builder:
         if not modules or (self.build.settings.is_dynamic and configures_others):
             # With computed projects that may have no script of their own, only a build of everything has them all.
             steps = [self._step(f"{self._gradle(root)} {self.task}", root)]
-        elif is_configured or any(_LIFECYCLE.fullmatch(plugin) for plugin in plugins):
+        elif is_configured or self.repository.gives_tasks(plugins):
             steps = [self._step(f"{self._gradle(root)} :{self.task}", root)]
         if not modules and not scripts:
             steps = []
@@ -266,7 +286,10 @@ class _Builder:
         has_plugin = any(script.plugins for script in scripts) or any(script.configures_others for script in above)
         is_leaf = module.root not in self.has_modules_in
         steps = []
-        if has_plugin or (is_leaf and (module.is_guessed or not scripts or any(each.applies for each in scripts))):
+        is_absent = module.path in self.build.settings.uncertain
+        if not is_absent and (
+            has_plugin or (is_leaf and (module.is_guessed or not scripts or any(each.applies for each in scripts)))
+        ):
             gradle = self._gradle(module.root if module.is_guessed else self.build.root)
             task = self.task if module.is_guessed else shlex.quote(f"{module.path}:{self.task}")
             steps = [self._step(f"{gradle} {task}", module.root if module.is_guessed else self.build.root)]

@@ -27,6 +27,8 @@ _CLOSE: Final = ")]}"
 _EVERYBODY: Final = frozenset({"subprojects", "allprojects", "configure"})
 _BARE: Final = frozenset({"java", "application", "base", "groovy", "scala", "war"})
 TOKENS_MAX: Final = 100_000
+_ENVIRONMENT: Final = frozenset({"getenv", "environmentVariable"})
+_CONDITION_TOKENS_MAX: Final = 60
 _CALL_TOKENS_MAX: Final = 16  # of a call that names one thing: what is longer is computed
 
 
@@ -48,12 +50,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         directories: project path -> directory as written, relative to the settings, for those that say so.
         builds: directories of included builds.
+        uncertain: those of `included` that are there only if the machine has something, as the SDK of Android.
         is_dynamic: something is included, or moved, that cannot be read here.
         plugins: what it applies.
     """
 
     included: tuple[str, ...] = ()
     flat: tuple[str, ...] = ()
+    uncertain: frozenset[str] = frozenset()
     directories: dict[str, str] = {}
     builds: tuple[str, ...] = ()
     is_dynamic: bool = False
@@ -145,6 +149,9 @@ def read_settings(text: str) -> Settings:
     flat: dict[str, None] = {}
     builds: dict[str, None] = {}
     directories: dict[str, str] = {}
+    certain: set[str] = set()
+    uncertain: set[str] = set()
+    hanging = _hanging(stream)
     is_dynamic, has_computed_builds = len(stream) == TOKENS_MAX, False
     behind = 0
     for index, token in enumerate(stream):
@@ -164,6 +171,7 @@ def read_settings(text: str) -> Settings:
                 is_dynamic = True
             else:
                 (included if token.value == "include" else flat).update(dict.fromkeys(named))
+                (uncertain if index in hanging else certain).update(_colon(path) for path in named)
         elif token.value == "projectDir":
             moved = _moved(stream, index)
             if moved is None:
@@ -175,12 +183,48 @@ def read_settings(text: str) -> Settings:
     return Settings(
         included=tuple(dict.fromkeys(_colon(path) for path in included)),
         flat=tuple(flat),
+        uncertain=frozenset(uncertain - certain),
         directories=directories,
         builds=tuple(builds),
         is_dynamic=is_dynamic,
         has_computed_builds=has_computed_builds,
         plugins=frozenset(_plugins(stream)),
     )
+
+
+def _hanging(stream: list[Token]) -> frozenset[int]:
+    """The positions of names in blocks that an environment variable opens: `if (System.getenv("X") != null) { ... }`.
+
+    That of all CI systems is set here as well.
+    """
+    found: set[int] = set()
+    blocks: list[bool] = []
+    for index, token in enumerate(stream):
+        if token.is_sign("{"):
+            blocks.append(any(blocks[-1:]) or _asks_environment(stream, index))
+        elif token.is_sign("}") and blocks:
+            blocks.pop()
+        elif token.kind == "name" and any(blocks[-1:]):
+            found.add(index)
+    return frozenset(found)
+
+
+def _asks_environment(stream: list[Token], brace: int) -> bool:
+    """Whether `if (...)` stands before a brace, and asks for a variable other than `CI`."""
+    depth = 0
+    for index in range(brace - 1, max(-1, brace - _CONDITION_TOKENS_MAX), -1):
+        if stream[index].is_sign(")"):
+            depth += 1
+        elif stream[index].is_sign("("):
+            depth -= 1
+        if depth <= 0:
+            condition = stream[index:brace]
+            is_if = depth == 0 and index > 0 and stream[index - 1].value == "if" and len(condition) > 1
+            return is_if and any(
+                each.value in _ENVIRONMENT and not any(after.value == "CI" for after in condition[at : at + 4])
+                for at, each in enumerate(condition)
+            )
+    return False
 
 
 def _is_settings(stream: list[Token], index: int) -> bool:

@@ -1,10 +1,12 @@
 """Node: install by lock file, then the scripts that package.json defines; a member of a workspace is a project.
 
-A script of the workspace's root runs only if no member defines the same one: it usually runs theirs. The modules
+A script of the workspace's root that members define as well runs if it is the root's own: if it runs none of theirs,
+and most do without it. The modules
 `node_*` beside this one know the parts: packages, workspaces, package managers, TypeScript, Nx, Turborepo, jobs.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
@@ -31,7 +33,7 @@ from deltaci.planner.discovery.node_tools import LOCKS, VERSION_FILES, Manager, 
 from deltaci.planner.discovery.node_turbo import FILES as TURBO_FILES
 from deltaci.planner.discovery.node_turbo import Turbo, of_package, turbo_of
 from deltaci.planner.discovery.node_typescript import TypeScript, is_config
-from deltaci.planner.discovery.node_workspaces import Matching, declared, members
+from deltaci.planner.discovery.node_workspaces import Matching, declared, delegates, members
 from deltaci.planner.discovery.project import Tree, is_left_out, join, parent
 from deltaci.planner.errors import PlanFailed, printable
 
@@ -93,7 +95,7 @@ class _Workspace(msgspec.Struct, frozen=True, kw_only=True):
     turbo: Turbo | None
     forced: frozenset[str]
     reads: Reads
-    # Scripts that members define, and the names of packages here that the root itself needs.
+    # Scripts that the members have, and the names of packages here that the root itself needs.
     member_scripts: frozenset[str]
     root_needs: frozenset[str]
 
@@ -177,8 +179,11 @@ class _Repository:
         return at
 
     def _inner_edges(self, root: str) -> tuple[str, ...]:
-        home = self._home[root]
         names = needs_of(self.packages[root], self._local, frozenset()).names
+        return self._edges_to(names, root, self._home[root])
+
+    def _edges_to(self, names: Iterable[str], root: str, home: str) -> tuple[str, ...]:
+        """The members of a workspace other than `root` that names mean."""
         named = [name for name in names if not self._local.is_crowded(name)]
         roots = {other for name in named for other in self._local.roots(name)}
         return tuple(sorted(other for other in roots if other != root and self._home.get(other) == home))
@@ -196,7 +201,8 @@ class _Repository:
             frozenset(join(root, name) for name in (*_SHARED, ".yarn")),
             frozenset(rooted(root) + glob for glob in _SHARED_GLOBS),
         )
-        scripts = (set(self.packages[member].scripts) for member in self._members.get(root, ()))
+        inner = self._members.get(root, ())
+        counts = Counter(name for member in inner for name in self.packages[member].scripts)
         return _Workspace(
             root=root,
             package=package,
@@ -204,7 +210,11 @@ class _Repository:
             turbo=turbo,
             forced=forced,
             reads=shared if turbo is None else shared | turbo.reads,
-            member_scripts=frozenset[str]().union(*scripts),
+            member_scripts=frozenset(
+                name
+                for name, count in counts.items()
+                if name in package.scripts and (2 * count > len(inner) or delegates(name, package.scripts))
+            ),
             root_needs=needs_of(package, self._local, forced).names,
         )
 
@@ -284,16 +294,40 @@ class _Repository:
             self._mapped[nx.root] = (roots, found is not None and found.is_unclear)
         return self._mapped[nx.root]
 
+    def _builds(self, workspace: _Workspace, root: str) -> tuple[Package, ...] | None:
+        """As `builds_of` has it; the root of a workspace is no member, and has needs of its own."""
+        edges = self._edges
+        if root == workspace.root and root in self._members:
+            edges = {**edges, root: self._edges_to(workspace.root_needs, root, root)}
+        return builds_of(root, self.packages, edges)
+
+    def _is_inside_member(self, root: str) -> bool:
+        """Whether a package is inside of a member, but neither one itself nor locked: a template, or to test with.
+
+        Nobody installs it where it is.
+        """
+        above = self._owner(parent(root)) if root != "." else None
+        home = self._home.get(above) if above is not None else None
+        if home is None or home == above or root in self._home or root in self._members:
+            return False
+        return self._tree.first(home, LOCKS) is not None and self._tree.first(root, LOCKS) is None
+
     def _setup(self, package: Package, workspace: _Workspace, tasks: frozenset[str], nx: Nx | None) -> Setup:
         root, manager = package.root, workspace.manager
         scripts = package.scripts
         if root == workspace.root:
             scripts = {name: body for name, body in scripts.items() if name not in workspace.member_scripts}
+        is_alone = self._is_inside_member(root)
+        is_trial = is_left_out(package.manifest) and "test" not in scripts
+        if is_alone or is_trial:
+            scripts = {name: body for name, body in scripts.items() if not is_alone and name != "build"}
         through: Through | None = None
         found = self._names.at(root)
         project = self._nx_projects.get(root)
         if nx is not None and project is not None and NX_NAME.fullmatch(project.name):
             known = nx.targets(project, msgspec.structs.replace(package, scripts=scripts), found)
+            if is_trial and known is not None and "test" not in known:
+                known -= {"build"}
             through = Through(tool="nx", name=project.name, tasks=known)
         elif workspace.turbo is not None and root != workspace.root and NAME.fullmatch(package.name or ""):
             through = Through(tool="turbo", name=package.name or "", tasks=tasks)
@@ -303,7 +337,7 @@ class _Repository:
             manager=manager,
             scripts=scripts,
             through=through,
-            builds=builds_of(root, self.packages, self._edges) if through is None else (),
+            builds=self._builds(workspace, root) if through is None else (),
             can_build_all="build" in workspace.package.scripts,
             cache=cache_of(manager, workspace.root, root),
             reports=reports_of(self._tree, root, found, package.content, package.scripts.get("test", "")),

@@ -106,6 +106,9 @@ def _built_before(setup: Setup, *, is_own_wanted: bool) -> tuple[list[Step], boo
     builds, manager, workspace = setup.builds, setup.manager, setup.workspace
     if builds is not None and not builds:
         return [], False
+    if setup.package.root == workspace and setup.can_build_all:
+        # A script of the root that builds its members is what people type before they test them together.
+        return [Step(name="build", run=_build_all(setup), workdir=workspace)], True
     title = "Build dependencies"
     name = setup.package.name
     if manager.name == "pnpm" and name is not None and NAME.fullmatch(name):

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from deltaci.domain.project import CacheRule
-from deltaci.planner.discovery.project import Tree, join, parent, table
+from deltaci.planner.discovery.project import Tree, join, parent, table, upward
 
 LOCKS: Final = ("pnpm-lock.yaml", "yarn.lock", "bun.lock", "bun.lockb", "package-lock.json", "npm-shrinkwrap.json")
 VERSION_FILES: Final = (".nvmrc", ".node-version", ".tool-versions")
@@ -145,8 +145,11 @@ def manager_of(tree: Tree, root: str, content: Mapping[str, Any], tools: Mapping
         return Manager(
             name=name, is_berry=False, call="npm", execute="npx", install=install, caches=(".cache/npm",), env=env
         )
-    if name == "yarn" and (tree.has(root, ".yarnrc.yml") or (exact is not None and exact[1].partition(".")[0] != "1")):
-        # Corepack takes the version from the manifest; a cache that is checked in is at the same place.
+    has_settings = any(tree.has(place, ".yarnrc.yml") for place in upward(root))
+    is_newer = exact is not None and exact[1].partition(".")[0] != "1"
+    if name == "yarn" and (has_settings or is_newer):
+        # Corepack takes the version from the manifest, or from one above, as Yarn does its settings; a cache that is
+        # checked in is at the same place.
         return Manager(
             name=name,
             is_berry=True,

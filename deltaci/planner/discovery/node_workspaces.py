@@ -6,7 +6,7 @@ are left out by their place.
 
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from deltaci.planner.discovery.node_packages import Package
@@ -22,6 +22,34 @@ _SPECIAL: Final = re.compile(r"[*?\[\]\\!]")
 _EXTENDED: Final = re.compile(r"[@+*?!]\([^()]*\)")
 _UNREADABLE: Final = "("
 _RANGE: Final = re.compile(r"\{[^{},]*\}")
+
+
+# Options and programs by which a script runs what other packages have, and how it goes where they are.
+_ELSEWHERE: Final = re.compile(
+    r"(?:^|[\s\"'])(?:-r|-w|-ws|-F|-C|--recursive|--workspaces?|--filter|--scope|--prefix|--cwd|cd|workspaces?|foreach|"
+    r"lerna|nx|turbo|wsrun|rush|lage|moon|ultra|wireit)(?=[\s\"'=;]|$)"
+)
+_WORD: Final = re.compile(r"[\w:.*/-]+")
+# Of scripts that call others, and the characters that are read of each: what is beyond runs nothing of others.
+_CALLS_MAX: Final = 50
+_SCRIPT_CHARACTERS_MAX: Final = 2_000
+
+
+def delegates(name: str, scripts: Mapping[str, str]) -> bool:
+    """Whether a script of a workspace's root runs those of other packages, itself or by scripts that it calls."""
+    waiting, seen = [name], {name}
+    while waiting and len(seen) <= _CALLS_MAX:
+        body = scripts[waiting.pop()][:_SCRIPT_CHARACTERS_MAX]
+        if _ELSEWHERE.search(body) is not None:
+            return True
+        words = set(_WORD.findall(body))
+        starts = tuple(word[:-1] for word in words if word.endswith(":*"))
+        called = words & scripts.keys()
+        if starts:
+            called |= {other for other in scripts if other.startswith(starts)}
+        waiting += sorted(called - seen)
+        seen |= called
+    return False
 
 
 class Matching:

@@ -22,7 +22,18 @@ LEFT_OUT_DIRECTORIES: Final = frozenset(
         *("deps", "extern", "externals", "3rdparty", "thirdparty"),
         *("venv", "virtualenv", "__pycache__", "dist", "target"),
         *("testdata", "fixtures", "__fixtures__", "fixture", "tests", "test", "__tests__", "e2e"),
-        *("examples", "example", "samples", "sample", "demos", "playground", "templates", "template", "fuzz"),
+        *(
+            "examples",
+            "example",
+            "samples",
+            "sample",
+            "demos",
+            "playground",
+            "playgrounds",
+            "templates",
+            "template",
+            "fuzz",
+        ),
     }
 )
 # The parser takes time in the square of the parts of a dotted key; nobody writes more than a handful.
@@ -119,7 +130,7 @@ def is_left_out(path: str, *, but_for: frozenset[str] = frozenset()) -> bool:
     """
     directories = path.split("/")[:-1]
     return any(
-        (name in LEFT_OUT_DIRECTORIES and name not in but_for)
+        ((name in LEFT_OUT_DIRECTORIES or name.lstrip("_") in LEFT_OUT_DIRECTORIES) and name not in but_for)
         or name.startswith(".")
         or any(mark in name for mark in _TEMPLATE_MARKS)
         for name in directories

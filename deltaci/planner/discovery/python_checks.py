@@ -31,6 +31,9 @@ _HOOK: Final = re.compile(
     r"(?:-pre-commit(?:-mirror)?)?(?:\.git)?[\"']?[ \t\r]*+\n[ \t]*+rev:[ \t]*+[\"']?v?(\d[\w.]{0,50})",
     re.ASCII,
 )
+_HOOK_ID: Final = re.compile(r"\bid:[ \t]*+([\w.\"'-]{1,100})", re.ASCII)
+_EXCLUDES: Final = re.compile(r"^[ \t-]*+exclude:", re.MULTILINE)
+_HOOKS_OF: Final = {"ruff": ("ruff", "ruff-check", "ruff-format")}
 _UNITTEST: Final = re.compile(r"^[ \t]*(?:import|from)[ \t]+unittest\b", re.MULTILINE)
 _SESSION: Final = re.compile(r"^def[ \t]+(tests?|unit|unit_tests?|pytest)[ \t]*\(", re.MULTILINE)
 _SESSION_NAME: Final = re.compile(r"\bname[ \t]*=[ \t]*[\"'](tests?|unit)[\"']")
@@ -80,6 +83,29 @@ def pins(tree: Tree, root: str) -> dict[str, str]:
     return {}
 
 
+def by_hooks(tree: Tree, environment: Environment, names: Sequence[str]) -> dict[str, list[str]]:
+    """Of the linters `names`, those that only the hooks of the repository run, with the hooks of each.
+
+    That is so if no list of dependencies names one, and matters if the hooks leave files out: run on everything, the
+    linter would find what the maintainers never see.
+    """
+    text = tree.text(HOOKS) if environment.root == "." else ""
+    if not _EXCLUDES.search(text):
+        return {}
+    listed = {each.strip("\"'") for each in _HOOK_ID.findall(text)}
+    missing, pinned = environment.missing(names), pins(tree, environment.root)
+    found = {
+        name: [hook for hook in _HOOKS_OF.get(name, (name,)) if hook in listed] for name in missing if name in pinned
+    }
+    return {name: hooks for name, hooks in found.items() if hooks}
+
+
+def hook_steps(environment: Environment, hooks: dict[str, list[str]]) -> list[Step]:
+    """The steps that run single hooks on all files that they do not leave out."""
+    runs = [f"{TOOLS}/bin/pre-commit run {hook} --all-files" for each in hooks.values() for hook in each]
+    return [environment.helper("pre-commit"), *(environment.step("Lint", run) for run in runs)] if runs else []
+
+
 def lint_steps(tree: Tree, environment: Environment, names: Sequence[str], pinned: dict[str, str]) -> list[Step]:
     """The steps after the installation."""
     declared = environment.declared
@@ -87,7 +113,7 @@ def lint_steps(tree: Tree, environment: Environment, names: Sequence[str], pinne
     for name in names:
         match name:
             case "ruff":
-                lines.append(("Lint", "ruff", "check ."))
+                lines.append(("Lint", "ruff", f"check{' --no-fix' if _fixes(tree, declared) else ''} ."))
                 if _formats_with_ruff(tree, declared):
                     lines.append(("Check the format", "ruff", "format --check ."))
             case "black":
@@ -101,6 +127,13 @@ def lint_steps(tree: Tree, environment: Environment, names: Sequence[str], pinne
             case "pyright":
                 lines.append(("Check the types", "pyright", ""))
     return [environment.step(label, environment.run(tool, rest, pinned)) for label, tool, rest in lines]
+
+
+def _fixes(tree: Tree, declared: Declared) -> bool:
+    """Whether ruff is told to mend what it finds: then it succeeds for what nobody committed."""
+    path = tree.first(declared.root, RUFF_FILES)
+    settings = table(declared.pyproject, "tool", "ruff") if path is None else tree.toml(path)
+    return settings.get("fix") is True
 
 
 def _formats_with_ruff(tree: Tree, declared: Declared) -> bool:

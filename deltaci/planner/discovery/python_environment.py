@@ -6,7 +6,7 @@ which nobody takes away when they make `.venv` anew.
 """
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Final
 
@@ -70,8 +70,9 @@ class Environment:
             found |= self.declared.setup_names()
         return found
 
-    def _chosen(self, lists: dict[str, list[str]], tools: Sequence[str]) -> list[str]:
-        wanted = {"pytest", *tools}
+    def _chosen(self, lists: dict[str, list[str]], tools: Sequence[str], there: Iterable[str | None] = ()) -> list[str]:
+        """Those of `lists` to install for `tools`, `there` being installed anyway."""
+        wanted = {"pytest", *tools} - {*there}
         return [
             name
             for name, texts_ in lists.items()
@@ -137,7 +138,10 @@ class Environment:
             words.append("--all-extras")
         defaults = self.declared.uv.get("default-groups", ["dev"])
         known = set(self.groups) if defaults == "all" else set(texts(defaults))
-        for name in self._chosen(self.groups, tools):
+        # Who says which groups are for development has left out the others, which may be for special runs alone.
+        is_said = "default-groups" in self.declared.uv
+        there = [name_of(text) for name in known if is_said for text in self.groups.get(name, ())]
+        for name in self._chosen(self.groups, tools, there):
             if name not in known:
                 words += ["--group", name]
         return f"{TOOLS}/bin/" + " ".join(words)

@@ -123,6 +123,20 @@ def test_tests_that_are_off_by_default_are_turned_on() -> None:
     assert runs(project["cmake:."], "test")[0] == "cmake -S . -B build -DFOO_BUILD_TESTS=ON"
 
 
+def test_what_the_option_for_tests_hangs_on_is_turned_on_too() -> None:
+    """Only options that are off, named as they are; what is negated is not ours to turn."""
+    options = (
+        'option(X_DEVELOP "d" OFF)\noption(X_SUBPROJECT "s" OFF)\noption(X_FINE "f" ON)\noption(X_OTHER "o" OFF)\n'
+    )
+    hanging = 'cmake_dependent_option(X_BUILD_TESTING "t" ON "X_DEVELOP;X_FINE;NOT X_SUBPROJECT" OFF)\n'
+    hanging += 'cmake_dependent_option(X_BUILD_TESTS "t" OFF "X_FINE" OFF)\n'
+    hanging += 'cmake_dependent_option(X_DOCUMENTS "t" ON "X_OTHER" OFF)\n'
+
+    project = projects_of({"CMakeLists.txt": PLAIN + options + hanging + "enable_testing()"})
+
+    assert runs(project["cmake:."], "test")[0] == "cmake -S . -B build -DX_BUILD_TESTS=ON -DX_DEVELOP=ON"
+
+
 @pytest.mark.parametrize(
     ("presets", "expected"),
     [

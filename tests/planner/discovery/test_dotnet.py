@@ -108,6 +108,30 @@ async def test_junit_reports_are_expected_only_where_a_logger_for_them_is_refere
     assert jobs[TESTS].reports == ("test/Core.Tests/TestResults/**/*.xml",)
 
 
+async def test_what_the_tests_of_a_repository_share_makes_them_test_projects() -> None:
+    """The test SDK in a file that all in the directory import; one at the root says nothing of any of them."""
+    shared = f"<Project><ItemGroup>{TEST_SDK}</ItemGroup></Project>"
+    files = {"src/A/A.csproj": sdk(), "test/A.Integrated/A.Integrated.csproj": sdk()}
+
+    assert set(await jobs_of(files | {"test/Directory.Build.props": shared})) == {
+        "dotnet-build (src/A)",
+        "dotnet-test (test/A.Integrated)",
+    }
+    assert set(await jobs_of(files | {"Directory.Build.props": shared})) == {
+        "dotnet-build (src/A)",
+        "dotnet-build (test/A.Integrated)",
+    }
+
+
+async def test_benchmarks_are_built_but_not_run() -> None:
+    """Even where they are written as tests; a test project that only happens to have the package is still one."""
+    both = sdk(TEST_SDK + '<PackageReference Include="BenchmarkDotNet" />')
+
+    jobs = await jobs_of({"a/PerformanceTests.csproj": both, "b/Unit.Tests.csproj": both})
+
+    assert set(jobs) == {"dotnet-build (a)", "dotnet-test (b)"}
+
+
 async def test_a_lock_file_is_enforced_if_all_that_is_restored_with_it_has_one() -> None:
     """Locked mode holds for the referenced projects too, and fails for those without a lock file."""
     alone = SOLUTION | {"src/Web/packages.lock.json": ""}
@@ -133,6 +157,20 @@ async def test_what_a_solution_lists_or_a_project_refers_to_is_a_project(more: d
 
     assert await jobs_of(files) == {}
     assert "dotnet-build (samples/S)" in await jobs_of(files | more)
+
+
+async def test_what_only_looks_like_a_project_is_no_obstacle() -> None:
+    """Among the tests of a program that colours sources, say; of a project of the repository the plan fails."""
+    odd = {"tests/highlighted/a.csproj": "\x1b[38m<Project>", "tests/highlighted/b.slnx": "\x1b[38m<Solution>"}
+
+    assert list(await jobs_of({"src/A/A.csproj": sdk(), **odd})) == ["dotnet-build (src/A)"]
+    assert await jobs_of({"tests/sources/a.csproj": sdk(), **odd}) == {}
+    assert await jobs_of({"contrib/a.csproj": "<VisualStudioProject>\n  <CSHARP/>\n</VisualStudioProject>"}) == {}
+    assert list(await jobs_of({"A.sln": solution("tests/A/A.csproj"), "tests/A/A.csproj": sdk()})) == [
+        "dotnet-build (tests/A)"
+    ]
+    with pytest.raises(PlanFailed, match=r"src/A/A\.csproj:1:1: this XML cannot be read"):
+        await jobs_of({"src/A/A.csproj": "\x1b[38m<Project>"})
 
 
 async def test_projects_in_one_directory_are_one_project_with_a_command_for_each() -> None:

@@ -100,6 +100,20 @@ LINTER = "github.com/golangci/golangci-lint"
             {".pre-commit-config.yaml": f"repos:\n  - repo: https://{LINTER}\n    rev: v1.55.2\n"},
             f"go run {LINTER}/cmd/golangci-lint@v1.55.2 run",
         ),
+        (
+            {
+                ".pre-commit-config.yaml": f"repos:\n- repo: https://{LINTER}\n  rev: v1.52.2\n",
+                ".golangci.yml": 'version: "2"\nlinters: {}\n',
+            },
+            "golangci-lint run",
+        ),
+        (
+            {
+                ".pre-commit-config.yaml": f"repos:\n- repo: https://{LINTER}\n  rev: v2.1.0\n",
+                ".golangci.yml": 'version: "2"\n',
+            },
+            f"go run {LINTER}/v2/cmd/golangci-lint@v2.1.0 run",
+        ),
         ({"go.mod": f"module m\nrequire {LINTER} v1.60.0\n"}, f"go run {LINTER}/cmd/golangci-lint run"),
         (
             {"go.mod": f"module m\ntool {LINTER}/v2/cmd/golangci-lint\nrequire {LINTER}/v2 v2.0.0\n"},
@@ -108,7 +122,7 @@ LINTER = "github.com/golangci/golangci-lint"
     ],
 )
 def test_golangci_lint_runs_in_the_version_that_is_asked_for(files: dict[str, str], expected: str) -> None:
-    """If none is, the one that the runner has: another one would find other things."""
+    """If none is, the one that the runner has: another one would find other things, or refuse the settings."""
     project = projects_of({"go.mod": "module m\n", ".golangci.yml": "", **files}, "go")["."]
 
     assert runs_of(project, "lint") == [KEEP, expected]
@@ -119,6 +133,13 @@ def test_an_empty_go_mod_only_keeps_go_out_of_a_directory() -> None:
     assert list(projects_of({"go.mod": "module m", "web/go.mod": "// nothing here\n"}, "go")) == ["."]
     with pytest.raises(PlanFailed, match=r"web/go\.mod:1:1: no line 'module <path>'"):
         projects_of({"web/go.mod": "go 1.22\n"}, "go")
+
+
+def test_a_site_of_hugo_is_a_module_without_packages() -> None:
+    """Its go.mod names what the site is made of; the go command would fail for want of anything to vet."""
+    site = projects_of({"docs/go.mod": "module example.com/docs\n", "docs/hugo.toml": ""}, "go")["docs"]
+
+    assert site.jobs == ()
 
 
 def test_vendored_modules_of_a_workspace_concern_its_members() -> None:

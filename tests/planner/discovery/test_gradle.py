@@ -63,6 +63,39 @@ async def test_a_change_runs_the_projects_that_it_touches(path: str, expected: s
 
 
 @pytest.mark.parametrize(
+    ("condition", "is_there"),
+    [
+        ('providers.environmentVariable("ANDROID_HOME").isPresent || File("local.properties").exists()', False),
+        ("System.getenv('X') != null", False),
+        ('System.getenv("CI") != null', True),
+        ("JavaVersion.current() >= JavaVersion.VERSION_21", True),
+    ],
+)
+async def test_what_is_included_only_on_some_machines_has_no_job(condition: str, is_there: bool) -> None:
+    """On others Gradle would refuse its path; of a condition that cannot be told it is taken to be met."""
+    settings = f"include(':a')\nif ({condition}) {{\n  include(':b')\n}}\ninclude(':c')\n"
+    files = {"settings.gradle.kts": settings} | {f"{name}/build.gradle.kts": "plugins { java }" for name in "abc"}
+
+    jobs = await jobs_of(files)
+
+    assert ("gradle-test (b)" in jobs) == is_there
+    assert {"gradle-test (a)", "gradle-test (c)"} <= set(jobs)
+
+
+@pytest.mark.parametrize(("applied", "has_job"), [('id("release")', False), ("`java-library`", True)])
+async def test_of_a_plugin_that_is_a_script_here_it_counts_what_it_applies(applied: str, has_job: bool) -> None:
+    """The root of a build has a job only for what there is to check, and the name of a plugin tells little."""
+    files = BUILD | {
+        "build.gradle.kts": 'plugins { id("x.root-conventions") }',
+        "buildSrc/build.gradle.kts": "plugins { `kotlin-dsl` }",
+        "buildSrc/src/main/kotlin/x.root-conventions.gradle.kts": 'plugins { id("x.inner") }',
+        "buildSrc/src/main/kotlin/x.inner.gradle.kts": f"plugins {{ {applied} }}",
+    }
+
+    assert ("gradle-test" in await jobs_of(files)) == has_job
+
+
+@pytest.mark.parametrize(
     ("text", "included"),
     [
         ("include 'a', 'b:c'", (":a", ":b:c")),

@@ -202,3 +202,10 @@ def test_reports_are_named_where_the_repository_configures_them(
     project = found({"a/package.json": package("a", **content)} | {f"a/{name}": text for name, text in files.items()})
 
     assert job(project["a"]).reports == expected
+
+
+def test_the_settings_of_yarn_count_below_the_directory_that_they_are_in() -> None:
+    """A site with a lock of its own beside the packages of a repository: the first Yarn could not read that lock."""
+    files = {".yarnrc.yml": "", "website/package.json": package("site"), "website/yarn.lock": ""}
+
+    assert install(found(files)["website"]).run == "corepack yarn install --immutable"

@@ -265,6 +265,79 @@ def test_types_are_checked_only_after_what_they_come_from_is_built() -> None:
     assert [run for run, _ in commands(answer["f"], "lint")] == ["npm run lint"]
 
 
+@pytest.mark.parametrize(
+    ("scripts", "members", "is_run"),
+    [
+        ({"test": "node tools/check.js"}, 1, True),
+        ({"test": "node tools/check.js"}, 2, False),  # most have it: it is likely to run theirs
+        ({"test": "npm run unit && npm run e2e", "unit": "vitest run", "e2e": "playwright test"}, 1, True),
+        ({"test": "npm test -w a"}, 1, False),
+        ({"test": "pnpm -r --parallel run test"}, 1, False),
+        ({"test": "cd packages/a && npm test"}, 1, False),
+        ({"test": "run-p 'test:*'", "test:all": "lerna run test"}, 1, False),
+        ({"test": "npm run a", "a": "npm run b", "b": "npm run a"}, 1, True),
+    ],
+)
+def test_a_script_of_the_root_runs_unless_it_runs_those_of_members(
+    scripts: dict[str, str], members: int, is_run: bool
+) -> None:
+    """What only the root tests is tested by nobody else; what runs the members' scripts would run them twice."""
+    files = {f"{name}/package.json": package(name, scripts={}) for name in "abc"}
+    files |= {f"{name}/package.json": package(name) for name in "ab"[:members]}
+    files["package.json"] = json.dumps({"workspaces": ["a", "b", "c"], "scripts": scripts})
+
+    assert bool(found(files)["."].jobs) == is_run
+
+
+def test_the_root_is_tested_after_the_members_that_it_uses_are_built() -> None:
+    """By its own script for that, as people do it; a root that uses none builds none."""
+    member = {"packages/a/package.json": package("a", scripts={"build": "b"})}
+    content = {"workspaces": ["packages/*"], "scripts": {"test": "vitest run", "build": "npm run build --workspaces"}}
+    using = content | {"devDependencies": {"a": "workspace:*"}}
+
+    assert commands(found(member | {"package.json": json.dumps(content)})["."]) == [("npm run test", ".")]
+    assert commands(found(member | {"package.json": json.dumps(using)})["."]) == [
+        ("npm run build", "."),
+        ("npm run test", "."),
+    ]
+
+
+def test_what_is_inside_a_member_but_is_none_and_has_no_lock_has_no_job() -> None:
+    """Such as templates of a generator: nobody installs them there. With a lock of its own it is a project."""
+    files = {
+        "package.json": '{"workspaces": ["packages/*"]}',
+        "package-lock.json": "",
+        "packages/create/package.json": package("create"),
+        "packages/create/template-x/package.json": package("x"),
+        "packages/create/site/package.json": package("site"),
+        "packages/create/site/package-lock.json": "",
+        "web/package.json": package("web"),
+    }
+
+    answer = found(files)
+
+    assert {root for root, project in answer.items() if project.jobs} == {
+        "packages/create",
+        "packages/create/site",
+        "web",
+    }
+    assert touched(files, ["packages/create/template-x/index.html"]) >= {"packages/create"}
+
+
+def test_an_example_that_can_only_be_built_is_not_a_check() -> None:
+    """Members of a workspace or not: with tests of its own it is run as any other."""
+    files = {
+        "package.json": '{"workspaces": ["examples/*", "playground/**"]}',
+        "examples/a/package.json": package("a", scripts={"build": "x"}),
+        "examples/b/package.json": package("b", scripts={"build": "x", "test": "y"}),
+        "playground/c/package.json": package("c", scripts={"build": "x", "lint": "y"}),
+    }
+
+    answer = {root: [job.check for job in project.jobs] for root, project in found(files).items()}
+
+    assert answer == {".": [], "examples/a": [], "examples/b": ["test"], "playground/c": ["lint"]}
+
+
 def test_a_manifest_that_is_gone_touches_all_packages_and_no_other_project() -> None:
     """Who depended on it cannot be told any more."""
     files = {"a/package.json": package("a"), "b/package.json": package("b"), "svc/go.mod": "module s\n"}

@@ -64,6 +64,15 @@ packages = ["thing"]
         (
             {"uv.lock": ""},
             (
+                '[project]\nname="a"\n[dependency-groups]\ntests=["pytest"]\n'
+                'tests-random=["pytest", "pytest-randomly"]\n[tool.uv]\ndefault-groups=["tests"]'
+            ),
+            f"{UV} sync --locked --all-extras",
+            f"{UV} run --no-sync pytest --junitxml=junit.xml",
+        ),
+        (
+            {"uv.lock": ""},
+            (
                 '[project]\nname="a"\noptional-dependencies.test=["pytest"]\noptional-dependencies.gpu=["x"]\n'
                 '[tool.uv]\nconflicts=[[{extra="gpu"}, {extra="test"}]]'
             ),
@@ -183,11 +192,33 @@ def test_a_linter_is_not_installed_in_the_place_of_itself() -> None:
         ({"setup.cfg": "[mypy]\nstrict = true\n"}, ["mypy ."]),
         ({"pyrightconfig.json": ""}, ["pyright"]),
         ({"ruff.toml": "[format]\n"}, ["ruff check .", "ruff format --check ."]),
+        ({"ruff.toml": "fix = true\n"}, ["ruff check --no-fix ."]),
+        ({"pyproject.toml": "[tool.ruff]\nfix = true\n", "setup.py": ""}, ["ruff check --no-fix ."]),
     ],
 )
 def test_linters_run_because_they_are_configured(files: dict[str, str], expected: list[str]) -> None:
     """Wherever their settings may be."""
     assert runs({"setup.py": "", **files}, "lint")[2:] == [f".venv/bin/{line}" for line in expected]
+
+
+def test_a_linter_that_only_hooks_run_leaves_out_what_they_leave_out() -> None:
+    """Run on everything it would fail on the data of tests; one that a list names is run as ever."""
+    hooks = "repos:\n- repo: https://github.com/psf/black\n  rev: 24.3.0\n  hooks:\n  - id: black\n"
+    hooks += (
+        "- repo: https://github.com/pycqa/flake8\n  rev: 7.3.0\n  hooks:\n  - id: flake8\n    exclude: ^tests/data/\n"
+    )
+    text = PACKAGE + 'optional-dependencies.dev = ["black"]\n[tool.black]\n'
+    files = {"pyproject.toml": text, ".flake8": "", ".pre-commit-config.yaml": hooks}
+
+    assert runs(files, "lint")[1:] == [
+        ".venv/bin/python -m pip install -e '.[dev]'",
+        ".venv/bin/black --check .",
+        "python3 -m venv .cache/venv && .cache/venv/bin/python -m pip install pre-commit",
+        ".cache/venv/bin/pre-commit run flake8 --all-files",
+    ]
+    assert runs({**files, "pyproject.toml": PACKAGE}, "lint")[0].endswith("pip install pre-commit")
+    without = files | {".pre-commit-config.yaml": hooks.replace("    exclude: ^tests/data/\n", "")}
+    assert runs(without, "lint")[-1] == ".venv/bin/flake8 --extend-exclude=.venv,.cache ."
 
 
 def test_hooks_run_only_where_no_linter_is_configured() -> None:

@@ -19,6 +19,7 @@ from tests.forge.servers.wire import Answer, Asked, Route, Server, paged, route,
 
 ACCESS_LEVELS = {"admin": 40, "write": 30, "read": 20, "guest": 10}
 STATES = frozenset({"pending", "running", "success", "failed", "canceled", "skipped"})
+REFUSED_MOVES = {("pending", "pending"), ("running", "running"), ("running", "pending")}
 DIFFS_MAX = 1_000
 NOTE_CHARACTERS_MAX = 1_000_000
 DESCRIPTION_CHARACTERS_MAX = 255
@@ -82,10 +83,12 @@ class GitLabServer(Server):
             return Answer(404, {"message": "404 Commit Not Found"})
         name, state = wanted.get("name", "default"), wanted["state"]
         old = repo.statuses_of(sha).get(name)
-        # As its state machine has it: what runs cannot run, and what waits cannot wait once more.
-        if old is not None and old["state"] == state and state in ("pending", "running"):
+        # As its state machine has it: what runs cannot run or wait, and what waits cannot wait once more.
+        if old is not None and (old["state"], state) in REFUSED_MOVES:
             event = {"pending": "enqueue", "running": "run"}[state]
-            text = f"Cannot transition status via :{event} from :{state} (Reason(s): Status cannot transition via"
+            text = (
+                f"Cannot transition status via :{event} from :{old['state']} (Reason(s): Status cannot transition via"
+            )
             return Answer(400, {"message": f'{text} "{event}")'})
         made = {"id": next(self.ids), "sha": sha, "context": name, **wanted}
         repo.statuses.append(made)
@@ -228,7 +231,7 @@ class GitLabServer(Server):
             }
             for status, path, previous in repo.differences(old, new)
         ]
-        body = {"commit": {"id": new}, "diffs": diffs[: self.diffs_max], "compare_timeout": False}
+        body = {"commit": {"id": new}, "diffs": diffs[: self.diffs_max], "compare_timeout": len(diffs) > self.diffs_max}
         return Answer(200, body)
 
     @route("GET", "/api/v4/projects/{id}/repository/tree")

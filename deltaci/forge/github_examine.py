@@ -1,6 +1,5 @@
 """What `deltaci doctor` looks at on GitHub: the App with its rights, events and webhook, or the token's."""
 
-from functools import partial
 from typing import Final
 
 from deltaci.domain.repo import Repo
@@ -30,26 +29,28 @@ async def examined(access: GitHubAccess, repo: Repo, hook_url: str) -> tuple[Fin
 async def _app(access: GitHubAccess, app: GitHubApp, repo: Repo, hook_url: str) -> tuple[Finding, ...]:
     asked = "look at the GitHub App"
     advice = "check github.app_id, github.private_key_file and this machine's clock"
-    answer, known = await findings.look(
-        partial(app.send, Ask(path="/app", asked=asked)), what="GitHub App", advice=advice
-    )
-    if answer is None:
+
+    async def view() -> shapes.AppView:
+        return read(await app.send(Ask(path="/app", asked=asked)), shapes.AppView, asked=asked)
+
+    seen, known = await findings.look(view, what="GitHub App", advice=advice)
+    if seen is None:
         return (known,)
     found = [known]
-    asked = f"look at the installation of the App on {named(repo)}"
+    where = f"look at the installation of the App on {named(repo)}"
 
     async def installation() -> shapes.AppView:
-        path = access.path(repo, "installation", asked=asked)
-        return read(await app.send(Ask(path=path, asked=asked)), shapes.AppView, asked=asked)
+        path = access.path(repo, "installation", asked=where)
+        return read(await app.send(Ask(path=path, asked=where)), shapes.AppView, asked=where)
 
     installed, finding = await findings.look(installation, what="installation", advice="install the App on it")
     found.append(finding)
     if installed is not None:
         found += _installation(installed, repo)
-    asked = "look at the webhook of the App"
+    what = "look at the webhook of the App"
 
     async def config() -> shapes.HookConfig:
-        return read(await app.send(Ask(path="/app/hook/config", asked=asked)), shapes.HookConfig, asked=asked)
+        return read(await app.send(Ask(path="/app/hook/config", asked=what)), shapes.HookConfig, asked=what)
 
     hook, finding = await findings.look(config, what="webhook", advice="set the App's webhook")
     if hook is None:

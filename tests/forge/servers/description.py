@@ -34,16 +34,14 @@ def require_description() -> None:
     pytest.skip("needs GitHub's description: make facts")
 
 
-def _nullable_type(validator: Any, types: Any, instance: Any, schema: Mapping[str, Any]) -> Iterator[ValidationError]:
-    if instance is None and schema.get("nullable"):
-        return
-    yield from Draft4Validator.VALIDATORS["type"](validator, types, instance, schema)
+def _nullable(keyword: str) -> Any:
+    """The keyword, which lets a null pass where the schema calls itself nullable."""
 
+    def check(validator: Any, value: Any, instance: Any, schema: Mapping[str, Any]) -> Iterator[ValidationError]:
+        if instance is not None or not schema.get("nullable"):
+            yield from Draft4Validator.VALIDATORS[keyword](validator, value, instance, schema)
 
-def _nullable_enum(validator: Any, values: Any, instance: Any, schema: Mapping[str, Any]) -> Iterator[ValidationError]:
-    if instance is None and schema.get("nullable"):
-        return
-    yield from Draft4Validator.VALIDATORS["enum"](validator, values, instance, schema)
+    return check
 
 
 _FORMATS = FormatChecker(())
@@ -55,7 +53,9 @@ def _is_a_moment(value: object) -> bool:
 
 
 # OpenAPI 3.0 is JSON Schema draft 4 with `nullable`
-_Validator: Any = jsonschema.validators.extend(Draft4Validator, {"type": _nullable_type, "enum": _nullable_enum})
+_Validator: Any = jsonschema.validators.extend(
+    Draft4Validator, {keyword: _nullable(keyword) for keyword in ("type", "enum", "oneOf", "anyOf", "allOf")}
+)
 
 
 class Description:
@@ -153,6 +153,11 @@ class Description:
         plain = self.resolved(schema)
         for part in plain.get("allOf", []):
             partial = self._complete(part, partial)
+        for options in (plain[one] for one in ("oneOf", "anyOf") if one in plain):
+            completed = (self._complete(option, partial) for option in options)
+            return next(
+                (one for one, option in zip(completed, options, strict=True) if self._fits(one, option)), partial
+            )
         if isinstance(partial, list):
             return [self._complete(plain["items"], one) for one in partial] if "items" in plain else partial
         if not isinstance(partial, dict):
@@ -165,6 +170,9 @@ class Description:
             if name not in made and name in properties:
                 made[name] = self._harmless(properties[name])
         return made
+
+    def _fits(self, value: Any, schema: dict[str, Any]) -> bool:
+        return not self._wrong(msgspec.to_builtins(value), schema, "")
 
     def _harmless(self, schema: Mapping[str, Any]) -> Any:
         """The least value that a schema accepts."""

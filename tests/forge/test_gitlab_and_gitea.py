@@ -47,7 +47,7 @@ async def test_another_400_of_gitlab_is_a_refusal() -> None:
         gitlab.fail_next(Fault(status=400, body=b'{"message": "ref is invalid"}'))
         api, repo = GitLabApi(client, web_url=gitlab.url), a_repo(forge="gitlab", api_token=TOKEN)
 
-        with pytest.raises(ForgeRejected, match="answered 400 .*ref is invalid"):
+        with pytest.raises(ForgeRejected, match=r"answered 400 .*ref is invalid"):
             await api.set_status(repo, head, Status(context="c", state="success", description=""))
 
 

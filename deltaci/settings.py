@@ -11,6 +11,9 @@ from typing import Any, Final, Literal
 import msgspec
 
 from deltaci.domain.errors import ConfigError
+from deltaci.forge import settings as forges
+from deltaci.forge.client import HttpSettings
+from deltaci.forge.settings import GiteaSettings, GitHubSettings, GitLabSettings
 from deltaci.gateway.house import Limits
 from deltaci.orchestrator.ports import Policy
 from deltaci.planner.bounds import Bounds
@@ -24,6 +27,10 @@ TABLES: Final[Mapping[str, type[msgspec.Struct]]] = {
     "policy": Policy,
     "planner": Bounds,
     "limits": Limits,
+    "github": GitHubSettings,
+    "gitlab": GitLabSettings,
+    "gitea": GiteaSettings,
+    "http": HttpSettings,
 }
 # Read by the command line itself, not settings of the server
 NOT_SETTINGS: Final = frozenset({"DELTACI_URL", "DELTACI_TOKEN"})
@@ -49,6 +56,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     policy: Policy = Policy()
     planner: Bounds = Bounds()
     limits: Limits = Limits()
+    github: GitHubSettings = GitHubSettings()
+    gitlab: GitLabSettings = GitLabSettings()
+    gitea: GiteaSettings = GiteaSettings()
+    http: HttpSettings = HttpSettings()
 
 
 def load(file: Path | None, environment: Mapping[str, str]) -> Settings:
@@ -96,6 +107,7 @@ def _check(settings: Settings) -> None:
         raise ConfigError(f"advisor_url is {settings.advisor_url!r}; give an http or https address, or nothing")
     if not 1 <= settings.advisor_ms <= ADVISOR_MS_MAX:
         raise ConfigError(f"advisor_ms is {settings.advisor_ms}; give milliseconds from 1 to {ADVISOR_MS_MAX}")
+    forges.check(settings.github, settings.gitlab, settings.gitea, settings.http)
     if not 0 <= settings.shutdown_within_s <= DAY_S:
         raise ConfigError(f"shutdown_within_s is {settings.shutdown_within_s}; give seconds from 0 to {DAY_S}")
 
@@ -118,5 +130,7 @@ def _put(raw: dict[str, Any], name: str, text: str) -> None:
             return
     if key not in Settings.__struct_fields__ or key in TABLES:
         known = [field for field in Settings.__struct_fields__ if field not in TABLES]
-        raise ConfigError(f"{name}: no such setting; there are {', '.join(known)}, policy_*, planner_* and limits_*")
+        raise ConfigError(
+            f"{name}: no such setting; there are {', '.join(known)}, {', '.join(f'{table}_*' for table in TABLES)}"
+        )
     raw[key] = text

@@ -1,17 +1,26 @@
-"""What only the wiring knows: the machine's clock, and how a plan gets to a private repository."""
+"""What only the wiring knows: the clock, what asks forges, and how a plan gets to a private repository."""
 
+import random
 import time
 from pathlib import Path
 
 import pytest
 
+from deltaci.domain.errors import ConfigError
 from deltaci.domain.repo import Repo
 from deltaci.forge.api import Credential
+from deltaci.forge.client import ForgeClient, http_client
+from deltaci.forge.github_api import GitHubApi
+from deltaci.forge.settings import GitHubSettings
+from deltaci.metrics import Telemetry
 from deltaci.planner.bounds import Bounds
 from deltaci.planner.service import RepositoryPlanner
+from deltaci.settings import Settings
 from deltaci.store.memory import MemoryStore
-from deltaci.wiring import PlannerPort, SystemClock
+from deltaci.wiring import PlannerPort, SystemClock, forge_apis
 from tests.builders import a_run
+from tests.forge.certificates import app_key, pem_of
+from tests.forge.hooks import a_repo
 from tests.forge.private_git import HEADER, PASSWORD, USER, private_git
 from tests.planner.git_api import GitApi
 from tests.planner.repositories import Bare
@@ -72,3 +81,35 @@ async def test_a_private_repository_is_planned(tmp_path: Path, source: str) -> N
 
     assert [job.name for job in plan.jobs] == ["go-test"]
     assert set(server.authorizations) == ({HEADER} if source == "clone" else set())
+
+
+@pytest.mark.anyio
+async def test_settings_make_the_app_that_asks_github(tmp_path: Path) -> None:
+    """With a key there are checks; a key that is not there is told at the start, not at the first report."""
+    file, clock, telemetry = tmp_path / "app.pem", SystemClock(), Telemetry()
+    with_app = Settings(github=GitHubSettings(app_id=5, private_key_file=str(file)))
+    async with http_client() as http:
+        client = ForgeClient(http, clock, random.Random(1), observer=telemetry)
+        with pytest.raises(ConfigError, match="private_key_file"):
+            forge_apis(client, clock, with_app)
+        file.write_bytes(pem_of(app_key()))
+        made, without = forge_apis(client, clock, with_app), forge_apis(client, clock, Settings())
+
+    assert set(made) == {"github", "gitlab", "gitea"}
+    for apis, is_app in ((made, True), (without, False)):
+        github = apis["github"]
+        assert isinstance(github, GitHubApi)
+        assert github.is_app(a_repo(installation_id=7)) is is_app
+
+
+@pytest.mark.anyio
+async def test_a_forge_that_is_left_alone_is_seen_in_the_metrics() -> None:
+    """Somebody has to look, and this is where they look."""
+    telemetry = Telemetry()
+    telemetry.forge_asked("github.example", "failed")
+    telemetry.forge_breaker("github.example", "open")
+
+    shown = (await telemetry.render()).decode()
+
+    assert 'deltaci_forge_left_alone{host="github.example"} 1.0' in shown
+    assert 'deltaci_forge_requests_total{host="github.example",outcome="failed"} 1.0' in shown

@@ -67,7 +67,10 @@ class Cache(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """All a runner needs to execute one attempt. It holds no token of the control plane."""
+    """All a runner needs to execute one attempt. It holds no token of the control plane.
+
+    Not `is_trusted`: code of somebody who may not write to the repository, which gets nothing that is a secret.
+    """
 
     name: str
     repo: str
@@ -80,6 +83,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     artifacts: tuple[Artifact, ...] = ()
     caches: tuple[Cache, ...] = ()
     log_bytes_max: int = 64 * 1024 * 1024
+    is_trusted: bool = True
 
 
 # ---- runner -> control plane -------------------------------------------------------------------------------------

@@ -70,6 +70,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All a runner needs to execute one attempt. It holds no token of the control plane.
 
     `has_credential`: the repository may be private; `AskCredential` gets what to fetch it with, right before fetching.
+    Not `is_trusted`: code of somebody who may not write to the repository, which gets nothing that is a secret.
     """
 
     name: str
@@ -84,6 +85,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     caches: tuple[Cache, ...] = ()
     log_bytes_max: int = 64 * 1024 * 1024
     has_credential: bool = False
+    is_trusted: bool = True
 
 
 # ---- runner -> control plane -------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from deltaci.domain.events import (
     AttemptEnded,
     AttemptMoved,
     Cause,
+    Hold,
     JobCreated,
     JobRef,
     LeaseAcknowledged,
@@ -30,6 +31,7 @@ from deltaci.domain.states import EndReason, JobState
 from deltaci.store.port import AddJob, Delivery, Owe, SaveJob, SavePlan, SaveRun
 
 NOW_MS = 1_700_000_000_000
+HOLD_WITHIN_MS = 7 * 24 * 3_600_000
 SOMEBODY = Cause("user", "tok_1", via="test")
 
 
@@ -58,7 +60,14 @@ def a_trigger(**more: Any) -> Trigger:
 
 
 def a_created_run(
-    number: int = 1, *, repo_id: str = "repo_1", attempt: int = 1, now_ms: int = NOW_MS, **trigger: Any
+    number: int = 1,
+    *,
+    repo_id: str = "repo_1",
+    attempt: int = 1,
+    now_ms: int = NOW_MS,
+    hold: Hold = "",
+    approved_by: str = "",
+    **trigger: Any,
 ) -> Step[Run]:
     """The first step of a run; a commit of its own for each number unless the trigger says otherwise."""
     what = a_trigger(**({"commit_sha": f"{number:040x}"} | trigger))
@@ -71,6 +80,9 @@ def a_created_run(
         now_ms=now_ms,
         timeout_ms=3_600_000,
         cancel_within_ms=60_000,
+        hold=hold,
+        hold_within_ms=HOLD_WITHIN_MS if hold else 0,
+        approved_by=approved_by,
     )
 
 

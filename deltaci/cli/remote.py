@@ -197,6 +197,18 @@ def cancel(api: Api, run_id: str) -> None:
     click.echo(f"{answer['run_id']} is {answer['state']}")
 
 
+@run.command("approve")
+@click.argument("run_id")
+@with_api
+def approve(api: Api, run_id: str) -> None:
+    """Let a run go on that waits for approval: its commit, and no other."""
+    answer = api.post(f"/runs/{segment(run_id)}/approve")
+    if answer["approved_by"]:
+        click.echo(f"{answer['run_id']} is {answer['state']}, approved by {answer['approved_by']}")
+    else:
+        click.echo(f"{answer['run_id']} is {answer['state']} and was not waiting for approval")
+
+
 @run.command("rerun")
 @click.argument("run_id")
 @click.option("--failed", is_flag=True, help="Only what did not succeed, with all that depends on it.")

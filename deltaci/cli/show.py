@@ -88,6 +88,11 @@ def print_run(console: Console, view: dict[str, Any]) -> None:
     console.print(f"run [bold]{text(run['id'])}[/] attempt {run['attempt']} of {text(run['repo'])} {text(run['ref'])}")
     console.print(f"commit {text(run['commit_sha'])} {text(run['title'])}")
     console.print(f"state {state(run['state'])} {text(run['end_reason'] or '')} {text(run['text'])}")
+    if run["waiting_reason"]:
+        console.print(f"waits: {text(run['waiting_reason'])}: {text(run['waiting_detail'])}")
+        console.print(f"  let it run with: deltaci run approve {text(run['id'])}")
+    elif run["approved_by"]:
+        console.print(f"approved by {text(run['approved_by'])} at {clock(run['approved_at_ms'])}")
     plan = view["plan"]
     if plan:
         console.print(f"\nplan from {plan['source']}, digest {text(run['plan_digest'] or '')[:12]}")
@@ -238,6 +243,10 @@ def event_line(event: dict[str, Any], names: dict[str, str]) -> str | None:
     data, at = event["data"], clock(event["at_ms"])
     who = f"[bold]{text(names.get(event['entity_id'], 'run'))}[/]"
     match event["type"]:
+        case "RunCreated" if data.get("hold") and not data.get("approved_by"):
+            what = "waits for approval"
+        case "RunApproved":
+            what = f"was approved by {text(data['by'])}"
         case "PlanningStarted":
             what = "is being planned"
         case "PlanAdopted":

@@ -60,13 +60,28 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     labels: tuple[str, ...] = ()
 
 
+# What a run waits for before it is planned: nothing, or somebody who lets its commit run.
+Hold: TypeAlias = Literal["", "approval"]
+
+
 class RunCreated(_Event, frozen=True, kw_only=True):
+    """`hold_within_ms`: how long a held run waits at most. `approved_by`: who let this commit run before."""
+
     run_id: str
     key: RunKey
     attempt: int
     trigger: Trigger
     timeout_ms: int
     cancel_within_ms: int
+    hold: Hold = ""
+    hold_within_ms: int = 0
+    approved_by: str = ""
+
+
+class RunApproved(_Event, frozen=True, kw_only=True):
+    """Somebody with the right lets the commit of this run, and no other, be run."""
+
+    by: str
 
 
 class PlanningStarted(_Event, frozen=True, kw_only=True):
@@ -111,7 +126,7 @@ class RunEnded(_Event, frozen=True, kw_only=True):
 
 
 RunEvent: TypeAlias = (
-    RunCreated | PlanningStarted | PlanAdopted | RunStarted | RunRestored | RunCancelRequested | RunEnded
+    RunCreated | RunApproved | PlanningStarted | PlanAdopted | RunStarted | RunRestored | RunCancelRequested | RunEnded
 )
 
 # ---- jobs --------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ class Why(StrEnum):
     NOT_FOUND = "not_found"
     LIMIT = "limit"
     NOT_OVER = "not_over"
+    NOT_APPROVED = "not_approved"
 
 
 class Refusal(msgspec.Struct, frozen=True):

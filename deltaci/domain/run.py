@@ -4,6 +4,8 @@ Rule 1: what a run does next is decided in this file and in no other.
 Rule 2: a run never stores what its jobs did; it reads their states and moves when those demand it. A final job never
         changes again, so a decision made from final states can never be wrong later.
 Rule 3: a run ends when all its jobs have, and its result is recomputable from theirs.
+Rule 4: a run may be created held: then it is CREATED, owes no plan and has no job until somebody approves it, or its
+        time to be approved is over. An approval is of one run, and so of one commit; its own time begins with it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,9 +15,11 @@ import msgspec
 
 from deltaci.domain.effects import Effect, KeepRecipe, PlanRun, ReportRun
 from deltaci.domain.events import (
+    Hold,
     JobRef,
     PlanAdopted,
     PlanningStarted,
+    RunApproved,
     RunCancelRequested,
     RunCreated,
     RunEnded,
@@ -30,6 +34,9 @@ from deltaci.domain.states import EndReason, JobState, RunState
 
 BEFORE_THE_END: Final = frozenset(state for state in RunState if not state.is_final)
 ANY: Final = frozenset(RunState)
+
+# Where a run can be that was never planned.
+UNPLANNED: Final = frozenset({RunState.CREATED, RunState.CANCEL_REQUESTED, RunState.CANCELED})
 
 # A job in one of these has been with a runner: its run is running.
 STARTED: Final = frozenset(
@@ -67,6 +74,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A run as stored. `revision` is the number of its events; `jobs` is empty until a plan is adopted.
 
     `has_blueprint`: what its plan was made from is kept until its end has been told to the recipes.
+    `hold`: what it had to wait for before it was planned; `approved_by` and `approved_at_ms`: who ended that, and when.
     """
 
     id: str
@@ -82,6 +90,10 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     plan_digest: str = ""
     has_blueprint: bool = False
     cancel: CancelIntent | None = None
+    hold: Hold = ""
+    hold_within_ms: int = 0
+    approved_by: str = ""
+    approved_at_ms: int | None = None
     started_at_ms: int | None = None
     restored_at_ms: int | None = None
     ended_at_ms: int | None = None
@@ -91,6 +103,18 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def __post_init__(self) -> None:
         if self.state.is_final != (self.end_reason is not None):
             raise ValueError(f"run {self.id} is {self.state} with end reason {self.end_reason}")
+        if is_waiting_for_approval(self) and (self.state not in UNPLANNED or self.jobs):
+            raise ValueError(f"run {self.id} is {self.state} though nobody has approved it")
+
+
+def is_waiting_for_approval(run: Run) -> bool:
+    """Whether the run may not be planned, and never was: nobody has let its commit run."""
+    return run.hold != "" and run.approved_at_ms is None
+
+
+def is_held(run: Run) -> bool:
+    """Whether the run waits for somebody to approve it: it has not been canceled either."""
+    return run.state is RunState.CREATED and is_waiting_for_approval(run)
 
 
 class JobSeen(msgspec.Struct, frozen=True):
@@ -109,8 +133,14 @@ class _Command(msgspec.Struct, frozen=True, kw_only=True):
     pass
 
 
+class Approve(_Command, frozen=True, kw_only=True):
+    """Somebody who may lets a held run go on; without effect on any other."""
+
+    by: str
+
+
 class StartPlanning(_Command, frozen=True, kw_only=True):
-    """The planner has been asked."""
+    """The planner has been asked; refused with `not_approved` as long as the run is held."""
 
 
 class AdoptPlan(_Command, frozen=True, kw_only=True):
@@ -148,9 +178,10 @@ class Restore(_Command, frozen=True, kw_only=True):
     """It came back with a backup: the time between is nobody's fault, and its jobs are to run again."""
 
 
-RunCommand: TypeAlias = StartPlanning | AdoptPlan | FailPlan | Advance | RequestCancel | Tick | Restore
+RunCommand: TypeAlias = Approve | StartPlanning | AdoptPlan | FailPlan | Advance | RequestCancel | Tick | Restore
 
 LEGAL_IN: Final[Mapping[type[RunCommand], frozenset[RunState]]] = {
+    Approve: ANY,  # what is not held, or not any more, needs no approval
     StartPlanning: frozenset({RunState.CREATED}),
     AdoptPlan: frozenset({RunState.PLANNING}),
     FailPlan: frozenset({RunState.PLANNING}),
@@ -162,9 +193,24 @@ LEGAL_IN: Final[Mapping[type[RunCommand], frozenset[RunState]]] = {
 
 
 def create(
-    run_id: str, key: RunKey, trigger: Trigger, *, attempt: int, now_ms: int, timeout_ms: int, cancel_within_ms: int
+    run_id: str,
+    key: RunKey,
+    trigger: Trigger,
+    *,
+    attempt: int,
+    now_ms: int,
+    timeout_ms: int,
+    cancel_within_ms: int,
+    hold: Hold = "",
+    hold_within_ms: int = 0,
+    approved_by: str = "",
 ) -> Step[Run]:
-    """The first step of a run; owes a plan and a first report."""
+    """The first step of a run; owes a first report, and a plan unless it is held.
+
+    Args:
+        hold: what the run waits for before it is planned, for `hold_within_ms` at most.
+        approved_by: who has let its commit run before; then it waits for nobody.
+    """
     event = RunCreated(
         at_ms=now_ms,
         run_id=run_id,
@@ -173,8 +219,13 @@ def create(
         trigger=trigger,
         timeout_ms=timeout_ms,
         cancel_within_ms=cancel_within_ms,
+        hold=hold,
+        hold_within_ms=hold_within_ms,
+        approved_by=approved_by,
     )
-    return Step(created(event), (event,), (PlanRun(run_id), ReportRun(run_id)))
+    run = created(event)
+    plan = () if is_held(run) else (PlanRun(run_id),)
+    return Step(run, (event,), (*plan, ReportRun(run_id)))
 
 
 def created(event: RunCreated) -> Run:
@@ -188,6 +239,10 @@ def created(event: RunCreated) -> Run:
         created_at_ms=event.at_ms,
         timeout_ms=event.timeout_ms,
         cancel_within_ms=event.cancel_within_ms,
+        hold=event.hold,
+        hold_within_ms=event.hold_within_ms,
+        approved_by=event.approved_by,
+        approved_at_ms=event.at_ms if event.approved_by else None,
         revision=1,
     )
 
@@ -203,6 +258,10 @@ def step(run: Run, command: RunCommand, *, now_ms: int) -> Step[Run] | Refusal:
     if run.state not in LEGAL_IN[type(command)]:
         return Refusal(Why.ILLEGAL_MOVE, entity_id=run.id, at=run.state, command=type(command).__name__)
     match command:
+        case Approve():
+            return _approve(run, command.by, now_ms)
+        case StartPlanning() if is_held(run):
+            return Refusal(Why.NOT_APPROVED, run.id, run.state, "StartPlanning", hint=waiting_text(run))
         case StartPlanning():
             return _stepped(run, (PlanningStarted(at_ms=now_ms),))
         case AdoptPlan():
@@ -229,7 +288,19 @@ def deadline_ms(run: Run) -> int | None:
     """
     if run.state.is_final or run.state is RunState.CANCEL_REQUESTED:
         return None
-    return (run.restored_at_ms or run.created_at_ms) + run.timeout_ms
+    return counts_from_ms(run) + (run.hold_within_ms if is_held(run) else run.timeout_ms)
+
+
+def counts_from_ms(run: Run) -> int:
+    """Since when the time counts that the run has: it is not over while nobody let it run, nor while it was away."""
+    return max(run.restored_at_ms or run.created_at_ms, run.approved_at_ms or 0)
+
+
+def waiting_text(run: Run) -> str:
+    """What a held run waits for, for people; empty for any other."""
+    if not is_held(run):
+        return ""
+    return f"it waits for approval of commit {run.key.commit_sha} by somebody who may write"
 
 
 # ---- what the jobs demand ----------------------------------------------------------------------------------------
@@ -301,6 +372,13 @@ def _stepped(run: Run, events: tuple[RunEvent, ...], effects: tuple[Effect, ...]
     return Step(after, events, effects)
 
 
+def _approve(run: Run, by: str, now_ms: int) -> Step[Run]:
+    if not is_held(run):
+        return Step(run)
+    # Its state is the same, and yet what a forge shows of it is not.
+    return _stepped(run, (RunApproved(at_ms=now_ms, by=by),), (PlanRun(run.id), ReportRun(run.id)))
+
+
 def _adopt(run: Run, command: AdoptPlan, now_ms: int) -> Step[Run]:
     adopted = PlanAdopted(
         at_ms=now_ms, plan_digest=command.plan_digest, jobs=command.jobs, has_blueprint=command.has_blueprint
@@ -344,6 +422,9 @@ def _request_cancel(run: Run, reason: EndReason, detail: str, now_ms: int) -> St
 def _tick(run: Run, now_ms: int) -> Step[Run]:
     due_at_ms = deadline_ms(run)
     if due_at_ms is not None and now_ms >= due_at_ms:
+        if is_held(run):
+            text = f"nobody approved commit {run.key.commit_sha} within {run.hold_within_ms // 1000} s"
+            return _request_cancel(run, EndReason.NEVER_APPROVED, text, now_ms)
         return _request_cancel(run, EndReason.RUN_TIMEOUT, f"not over after {run.timeout_ms // 1000} s", now_ms)
     return Step(run)
 
@@ -358,6 +439,8 @@ def evolve(run: Run, event: RunEvent) -> Run:
     match event:
         case RunCreated():
             return created(event)
+        case RunApproved():
+            return replace(run, approved_by=event.by, approved_at_ms=event.at_ms, revision=revision)
         case PlanningStarted():
             return replace(run, state=moved(MOVES, run.state, "plan"), revision=revision)
         case PlanAdopted():

@@ -107,6 +107,7 @@ class EndReason(StrEnum):
     RUNNER_ERROR = "runner_error"
     RUNNER_STOPPED = "runner_stopped"
     CANCEL_DEADLINE = "cancel_deadline"
+    NEVER_APPROVED = "never_approved"
     RESTORED = "restored"
     PLAN_FAILED = "plan_failed"
     NOT_AFFECTED = "not_affected"
@@ -117,7 +118,7 @@ class EndReason(StrEnum):
 
 
 class WaitingReason(StrEnum):
-    """Why a job is not running yet."""
+    """Why a job is not running yet, or, `APPROVAL` alone, why a run is not even planned."""
 
     NEEDS = "needs"
     RETRY_BACKOFF = "retry_backoff"
@@ -126,3 +127,4 @@ class WaitingReason(StrEnum):
     CONCURRENCY = "concurrency"
     REPO_LIMIT = "repo_limit"
     RUNNERS_BUSY = "runners_busy"
+    APPROVAL = "approval"

@@ -26,6 +26,7 @@ REFUSAL_STATUS: Final[Mapping[Why, int]] = {
     Why.CONFLICTING_RESULT: 409,
     Why.TOO_EARLY: 409,
     Why.NOT_OVER: 409,
+    Why.NOT_APPROVED: 409,
     Why.NOT_FOUND: 404,
     Why.LIMIT: 413,
 }

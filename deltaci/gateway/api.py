@@ -197,6 +197,17 @@ async def cancel_run(run_id: str) -> Response:
     return Response(reply.body, reply.http_status, content_type="application/json")
 
 
+@bp.post("/runs/<run_id>/approve")
+async def approve_run(run_id: str) -> Response:
+    """Let a held run go on: this commit, and no other. Accepted in every state; `approved_by` says whether it counts.
+
+    `Idempotency-Key` gets a repeat the equal answer.
+    """
+    token = await _admin()
+    reply = await _house().orchestrator.approve_once(run_id, user(token), key=_idempotency_key(token.id))
+    return Response(reply.body, reply.http_status, content_type="application/json")
+
+
 @bp.post("/runs/<run_id>/rerun")
 async def rerun(run_id: str) -> Response:
     """A new attempt of a run that is over: `{"jobs": "all" | "failed"}`."""

@@ -12,7 +12,8 @@ from deltaci.domain.project import Project
 from deltaci.domain.reasons import mermaid
 from deltaci.domain.recipe import Kept, Recipe
 from deltaci.domain.repo import Repo
-from deltaci.domain.run import JobSeen, Run, is_satisfied
+from deltaci.domain.run import JobSeen, Run, is_held, is_satisfied, waiting_text
+from deltaci.domain.states import WaitingReason
 from deltaci.domain.waiting import waiting
 from deltaci.orchestrator.orchestrator import Orchestrator
 from deltaci.store.port import ArtifactStored, Explanation, JournalEntry, Store
@@ -35,6 +36,10 @@ def run_view(run: Run, repo_name: str) -> dict[str, Any]:
         "state": run.state,
         "end_reason": run.end_reason,
         "text": run.text,
+        "waiting_reason": WaitingReason.APPROVAL if is_held(run) else None,
+        "waiting_detail": waiting_text(run),
+        "approved_by": run.approved_by or None,
+        "approved_at_ms": run.approved_at_ms,
         "plan_digest": run.plan_digest or None,
         "created_at_ms": run.created_at_ms,
         "started_at_ms": run.started_at_ms,

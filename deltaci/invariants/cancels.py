@@ -107,7 +107,7 @@ def revoked_for_a_reason(change: Change) -> Found | None:
 
 
 def timed_out_in_time(change: Change) -> Found | None:
-    """A time-out is never declared before the time is out."""
+    """A time-out is never declared before the time is out, nor is a held run given up."""
     event, before = change.event, change.before
     if event.reason is EndReason.JOB_TIMEOUT and isinstance(before, Job) and before.attempts:
         started_at_ms = before.attempts[-1].started_at_ms
@@ -115,7 +115,10 @@ def timed_out_in_time(change: Change) -> Found | None:
             return Found("it times out before it started")
         ends_at_ms = started_at_ms + before.timeout_ms + TIMEOUT_MARGIN_MS
     elif event.reason is EndReason.RUN_TIMEOUT and isinstance(before, Run):
-        ends_at_ms = (before.restored_at_ms or before.created_at_ms) + before.timeout_ms
+        since_ms = before.restored_at_ms or before.created_at_ms
+        ends_at_ms = max(since_ms, before.approved_at_ms or since_ms) + before.timeout_ms
+    elif event.reason is EndReason.NEVER_APPROVED and isinstance(before, Run):
+        ends_at_ms = (before.restored_at_ms or before.created_at_ms) + before.hold_within_ms
     else:
         return None
     if event.at_ms < ends_at_ms:

@@ -53,6 +53,7 @@ INVARIANTS: Final[Mapping[int, str]] = {
     24: "Recipes are made and confirmed by pushes to the default branch that succeeded; versions have no gaps, and "
     "only the newest is used.",
     25: "Of the jobs of a repository with the same concurrency group, at most one has a live lease.",
+    26: "Nothing of a run that waits for approval is planned or run before a person has approved its very commit.",
 }
 
 # What cannot be decided from what is stored and said: where it is proven instead.

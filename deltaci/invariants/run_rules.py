@@ -8,6 +8,7 @@ from deltaci.domain.events import (
     JobCreated,
     JobReleased,
     JobSkipped,
+    RunApproved,
     RunCreated,
     RunEnded,
     RunStarted,
@@ -39,6 +40,27 @@ def one_run_a_key(change: Change) -> Found | None:
         return Found(f"{twin} is attempt {event.attempt} of the same key", change.past.ids(twin))
     if event.attempt != 1 and (event.key, event.attempt - 1) not in known:
         return Found(f"it is attempt {event.attempt} of a key that has no attempt {event.attempt - 1}")
+    return None
+
+
+def approved_once_by_a_person(change: Change) -> Found | None:
+    """A run is approved by a person, at most once, and only while it is held."""
+    run: Run = change.before
+    if not run.hold or run.approved_at_ms is not None or run.state is not RunState.CREATED:
+        return Found(f"it is approved while it is {run.state}, hold {run.hold!r}, approved at {run.approved_at_ms}")
+    if change.entry.cause.kind != "user" or not change.event.by:
+        return Found(f"it is approved by {change.event.by!r}, brought about by a {change.entry.cause.kind}")
+    return None
+
+
+def earlier_approval_is_stored(change: Change) -> Found | None:
+    """A run is created as approved only if an earlier attempt of the same commit was."""
+    event: RunCreated = change.event
+    if not event.approved_by:
+        return None
+    before = change.past.folded.get(change.past.runs_by_key.get((event.key, event.attempt - 1), ""))
+    if not isinstance(before, Run) or before.approved_by != event.approved_by:
+        return Found(f"it says that {event.approved_by} had approved its commit; the attempt before says otherwise")
     return None
 
 
@@ -145,6 +167,8 @@ def _allows(past: Past, need: str) -> bool:
 RULES: Final = (
     Rule(9, run_has_a_cause, (RunCreated,)),
     Rule(8, one_run_a_key, (RunCreated,)),
+    Rule(26, approved_once_by_a_person, (RunApproved,)),
+    Rule(26, earlier_approval_is_stored, (RunCreated,)),
     Rule(11, jobs_as_planned, (JobCreated,)),
     Rule(11, starts_when_needs_allow, (JobCreated, JobReleased, AttemptLeased)),
     Rule(11, skipped_for_a_reason, (JobCreated, JobSkipped)),

@@ -49,10 +49,12 @@ def no_row(past: Past, entity_id: str) -> Found:
 
 
 def columns_of_snapshot(past: Past, rows: Rows) -> Iterator[Found]:
-    """The columns beside a snapshot say what the snapshot says: state, revision, queueing, group, key."""
+    """The columns beside a snapshot say what the snapshot says: state, revision, queueing, group, key, whose."""
     run, columns = rows.run.run, rows.run.columns
     of_run = (columns.state, columns.revision, rows.run.key, rows.run.attempt, rows.run.stream)
-    if of_run != (run.state.value, run.revision, run.key, run.attempt, run.trigger.stream):
+    author = run.trigger.author if run.approved_by else ""
+    expected = (run.state.value, run.revision, run.key, run.attempt, run.trigger.stream)
+    if (*of_run, columns.approved_author) != (*expected, author):
         yield Found(f"its columns say {of_run}", past.ids(run.id), run.id)
     for row in rows.jobs:
         job, columns = row.job, row.columns
@@ -123,7 +125,8 @@ def effects_are_owed(past: Past, rows: Rows) -> Iterator[Found]:
     run = rows.run.run
     owed = {one.effect.key for one in rows.owed}
     explained = {(one.job_id, one.attempt) for one in rows.explanations}
-    if run.state in (RunState.CREATED, RunState.PLANNING) and PlanRun(run.id).key not in owed:
+    is_planned_for = run.state is RunState.PLANNING or (run.state is RunState.CREATED and not _is_unapproved(run))
+    if is_planned_for and PlanRun(run.id).key not in owed:
         yield Found(f"it is {run.state}, and no plan is owed", past.ids(run.id), run.id)
     if run.has_blueprint and not run.state.is_final and not rows.has_blueprint:
         yield Found("what its plan was made from is gone before its end", past.ids(run.id), run.id)
@@ -138,6 +141,21 @@ def effects_are_owed(past: Past, rows: Rows) -> Iterator[Found]:
     is_newest = (run.key, run.attempt + 1) not in past.runs_by_key
     if rows.is_reported and is_newest and ReportRun(run.id).key not in owed and "" not in rows.reported:
         yield Found("its forge was told nothing of it, and no report is owed", past.ids(run.id), run.id)
+
+
+def held_is_untouched(past: Past, rows: Rows) -> Iterator[Found]:
+    """A run that nobody approved has no job, adopted no plan, and owes none."""
+    run = rows.run.run
+    if not _is_unapproved(run):
+        return
+    if rows.jobs or run.plan_digest:
+        yield Found(f"it was never approved and has {len(rows.jobs)} jobs", past.ids(run.id), run.id)
+    if PlanRun(run.id).key in {one.effect.key for one in rows.owed}:
+        yield Found("it was never approved, and a plan is owed", past.ids(run.id), run.id)
+
+
+def _is_unapproved(run: Run) -> bool:
+    return run.hold != "" and run.approved_at_ms is None
 
 
 def effects_have_a_cause(past: Past, rows: Rows) -> Iterator[Found]:
@@ -200,6 +218,7 @@ RULES: Final = (
     Rule(11, jobs_of_plan),
     Rule(9, run_of_its_delivery),
     Rule(19, effects_are_owed),
+    Rule(26, held_is_untouched),
     Rule(19, effects_have_a_cause),
     Rule(18, logs_contiguous),
     Rule(18, logs_of_leases),

@@ -21,6 +21,7 @@ from deltaci.domain.job import Job, JobCommand
 from deltaci.domain.machine import Refusal, Why
 from deltaci.domain.plan import PlannedJob
 from deltaci.domain.states import AttemptState, EndReason, JobState
+from deltaci.domain.trust import without_password
 from deltaci.orchestrator import paths
 from deltaci.orchestrator.dispatch import Offer
 from deltaci.orchestrator.messages import (
@@ -346,7 +347,7 @@ def job_spec(planned: PlannedJob, source: Source, log_bytes_max: int) -> wire.Jo
     return wire.JobSpec(
         name=planned.name,
         repo=source.repo,
-        clone_url=source.clone_url,
+        clone_url=without_password(source.clone_url) if source.is_fork else source.clone_url,
         commit_sha=source.commit_sha,
         ref=source.ref,
         steps=tuple(
@@ -358,6 +359,7 @@ def job_spec(planned: PlannedJob, source: Source, log_bytes_max: int) -> wire.Jo
         caches=tuple(wire.Cache(key=one.key, paths=one.paths, is_read_only=source.is_fork) for one in planned.caches),
         log_bytes_max=log_bytes_max,
         has_credential=source.has_credential,
+        is_trusted=not source.is_fork,
     )
 
 

@@ -1,7 +1,7 @@
 """The front of the orchestrator: builds the supervision tree, keeps it going, and is all that the gateway talks to."""
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any, Final
@@ -112,12 +112,39 @@ class Orchestrator:
 
     async def cancel_once(self, run_id: str, cause: Cause, *, key: str) -> Reply:
         """`cancel`, and the same idempotency key gets the same answer, whatever became of the run meanwhile."""
-        request = _sha256(["cancel", run_id])
+
+        async def act() -> dict[str, str | None]:
+            run = await self.cancel(run_id, cause)
+            return {"run_id": run.id, "state": run.state}
+
+        return await self._once(["cancel", run_id], act, key=key)
+
+    async def approve(self, run_id: str, cause: Cause) -> Run:
+        """Let a held run go on; accepted in every state, and without effect on one that is not held.
+
+        Whoever calls knows that `cause` is somebody who may. Raises `NotFound`.
+        """
+        await self.run(run_id)
+        command = runs.Approve(by=cause.id)
+        answer: Answer[Run] = await self._ask(paths.run_path(run_id), DoRun(command=command, cause=cause))
+        assert not isinstance(answer, Refusal), answer.text
+        return answer.state
+
+    async def approve_once(self, run_id: str, cause: Cause, *, key: str) -> Reply:
+        """`approve`, and the same idempotency key gets the same answer, whatever became of the run meanwhile."""
+
+        async def act() -> dict[str, str | None]:
+            run = await self.approve(run_id, cause)
+            return {"run_id": run.id, "state": run.state, "approved_by": run.approved_by or None}
+
+        return await self._once(["approve", run_id], act, key=key)
+
+    async def _once(self, what: list[str], act: Callable[[], Awaitable[dict[str, str | None]]], *, key: str) -> Reply:
+        request = _sha256(what)
         kept = await self._kept(key, request)
         if kept is not None:
             return kept
-        run = await self.cancel(run_id, cause)
-        body = msgspec.json.encode({"run_id": run.id, "state": run.state})
+        body = msgspec.json.encode(await act())
         now_ms = self.ports.clock.now_ms()
         reply = Reply(key=key, request_sha256=request, http_status=202, body=body, at_ms=now_ms)
         try:

@@ -105,6 +105,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     ack_within_ms: int = 30_000
     cancel_within_ms: int = 30_000
     lease_wait_ms: int = 20_000
+    approval_within_ms: int = 7 * 24 * 3_600_000
     timer_tick_ms: int = 250
     reconcile_every_ms: int = 5_000
     effect_retry_first_ms: int = 1_000

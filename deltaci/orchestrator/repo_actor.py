@@ -18,6 +18,7 @@ from deltaci.domain.rerun import plan_again
 from deltaci.domain.states import EndReason
 from deltaci.orchestrator import paths
 from deltaci.orchestrator.beats import run_writes, wake_outbox
+from deltaci.orchestrator.clearance import clearance
 from deltaci.orchestrator.messages import Admit, Admitted, DoRun, Rerun, StartRun, Supersede
 from deltaci.orchestrator.ports import Ports
 from deltaci.orchestrator.stored import Stored
@@ -114,7 +115,7 @@ class RepoActor(Stored[Repo | None]):
 
     async def _create(self, repo: Repo, message: Admit, trigger: Trigger, *, attempt: int) -> Admitted:
         cause = Cause("webhook", message.delivery_id, via=repo.forge)
-        run_id, writes = self._new_run(repo, trigger, attempt, cause)
+        run_id, writes = await self._new_run(repo, trigger, attempt, cause)
         delivery = self._delivery(repo, message, run_id=run_id)
         await self._begin(repo, trigger, run_id, [delivery, *writes])
         return Admitted(run_id=run_id, is_duplicate=False, ignored=None)
@@ -166,7 +167,7 @@ class RepoActor(Stored[Repo | None]):
         key = run_key(repo.id, message.trigger)
         latest = await self.ports.store.latest_run(key)
         attempt = 1 if latest is None else latest.attempt + 1
-        run_id, writes = self._new_run(repo, message.trigger, attempt, message.cause)
+        run_id, writes = await self._new_run(repo, message.trigger, attempt, message.cause)
         reply = self._reply(message, run_id, attempt)
         await self._begin(repo, message.trigger, run_id, [reply, *writes])
         return reply
@@ -178,7 +179,7 @@ class RepoActor(Stored[Repo | None]):
         latest = await self.ports.store.latest_run(run.key)
         assert latest is not None, f"run {run.id} is stored and its key is not"
         if not latest.state.is_final:
-            hint = f"wait for run {latest.run_id} to end, or cancel it"
+            hint = f"wait for run {latest.run_id} to end, approve it if it is held, or cancel it"
             return Refusal(Why.NOT_OVER, entity_id=run.id, at=latest.state, command="Rerun", hint=hint)
         plan = await self.ports.store.load_plan(run.id)
         if plan is not None:
@@ -193,7 +194,7 @@ class RepoActor(Stored[Repo | None]):
         if any(one > run.id for one in live):
             # An old commit that somebody wants to see again must not cancel the newer one, nor be canceled by it.
             trigger = msgspec.structs.replace(trigger, stream="")
-        run_id, writes = self._new_run(repo, trigger, attempt, message.cause, plan)
+        run_id, writes = await self._new_run(repo, trigger, attempt, message.cause, plan)
         reply = self._reply(message, run_id, attempt)
         await self._begin(repo, trigger, run_id, [reply, *writes])
         return reply
@@ -209,9 +210,10 @@ class RepoActor(Stored[Repo | None]):
 
     # ---- a run begins --------------------------------------------------------------------------------------------
 
-    def _new_run(
+    async def _new_run(
         self, repo: Repo, trigger: Trigger, attempt: int, cause: Cause, plan: Plan | None = None
     ) -> tuple[str, list[Write]]:
+        cleared = await clearance(self.ports.store, repo, trigger)
         now_ms = self.ports.clock.now_ms()
         # Ids tell which push was later: two of one millisecond must not be left to chance.
         self.newest_id_ms = max(now_ms, self.newest_id_ms + 1)
@@ -225,6 +227,9 @@ class RepoActor(Stored[Repo | None]):
             now_ms=now_ms,
             timeout_ms=repo.run_timeout_ms,
             cancel_within_ms=self.ports.policy.cancel_within_ms,
+            hold=cleared.hold,
+            hold_within_ms=self.ports.policy.approval_within_ms if cleared.hold else 0,
+            approved_by=cleared.approved_by,
         )
         writes = run_writes(created, 0, cause, self.ports)
         if plan is not None:

@@ -19,7 +19,7 @@ import msgspec
 from deltaci.domain.job import Job
 from deltaci.domain.plan import Plan
 from deltaci.domain.retry import INFRASTRUCTURE
-from deltaci.domain.run import Run
+from deltaci.domain.run import Run, is_held
 from deltaci.domain.states import EndReason, JobState, RunState
 from deltaci.store.port import Explanation
 
@@ -47,6 +47,7 @@ REASONS: Final[Mapping[EndReason, str]] = {
     EndReason.RUNNER_ERROR: "the runner failed",
     EndReason.RUNNER_STOPPED: "the runner was shut down",
     EndReason.CANCEL_DEADLINE: "canceled, and the runner did not obey in time",
+    EndReason.NEVER_APPROVED: "nobody approved it",
     EndReason.RESTORED: "the control plane was restored from a backup",
     EndReason.PLAN_FAILED: "no plan can be made",
     EndReason.NOT_AFFECTED: "nothing it covers changed",
@@ -187,6 +188,8 @@ def _effort(job: Job) -> str:
 
 def _of_run(run: Run, jobs: Sequence[Job]) -> tuple[CheckState, str]:
     match run.state:
+        case RunState.CREATED if is_held(run):
+            return "pending", "Waits for approval"
         case RunState.CREATED | RunState.PLANNING:
             return "pending", "Planning what must run"
         case RunState.QUEUED:

@@ -25,7 +25,7 @@ class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True):
         cancel_grace_ms: time between SIGTERM and SIGKILL; shortened when the server's cancel deadline is nearer.
         flush_ms: how long log bytes may wait for more before they are sent.
         cache_bytes_max: the caches used least recently are removed when all of them together are larger.
-        pass_env: names of further variables of the runner's environment that jobs may see.
+        pass_env: names of further variables of the runner's environment that jobs may see, but for those of forks.
         git_config: a git configuration file for fetching (credential helper, CA, `insteadOf`). By default none is read.
     """
 

@@ -90,7 +90,8 @@ class Steps:
             home=workspace.home,
             temporary=workspace.temporary,
             host=os.environ,
-            passed=self._settings.pass_env,
+            # What the host lets through may well be a token: it is not for strangers.
+            passed=self._settings.pass_env if self._grant.job.is_trusted else (),
         )
         return await self._tree.run((*shell(), str(script)), env=env, cwd=cwd, grace_s=grace_s)
 

@@ -23,6 +23,7 @@ from deltaci.domain.recipe import Kept, Recipe
 from deltaci.domain.repo import Latest, Repo
 from deltaci.domain.run import Run
 from deltaci.domain.states import JobState, RunState
+from deltaci.domain.trust import approved_author
 from deltaci.store.journal import GENESIS, Draft, Row, chained, draft_of_audit, drafts_of_events, entry_of
 from deltaci.store.memory_forges import MemoryForges
 from deltaci.store.memory_logs import MemoryLogs
@@ -293,6 +294,11 @@ class MemoryStore:
             return None
         run = max(attempts, key=lambda run: run.attempt)
         return Latest(run.id, run.attempt, run.state, run.end_reason, run.cancel.reason if run.cancel else None)
+
+    async def is_author_approved(self, repo_id: str, author: str) -> bool:
+        """Whether a run of this author was ever approved in this repository."""
+        await self._beat()
+        return any(author == approved_author(run) != "" for run in self._runs.values() if run.key.repo_id == repo_id)
 
     async def list_runs(
         self, *, repo_id: str | None = None, state: RunState | None = None, before: str | None = None, limit: int = 50

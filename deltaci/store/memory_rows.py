@@ -9,13 +9,19 @@ from deltaci.domain.job import Job
 from deltaci.domain.plan import PlannedJob
 from deltaci.domain.run import Run
 from deltaci.domain.states import JobState
+from deltaci.domain.trust import approved_author
 from deltaci.store.journal import Draft, drafts_of_events
 from deltaci.store.port import AddJob, Columns, JobRow, RunRow, SaveJob
 
 
 def run_row(run: Run) -> RunRow:
     """What the row of a run says beside its snapshot."""
-    columns = Columns(state=run.state.value, revision=run.revision, due_at_ms=runs.deadline_ms(run))
+    columns = Columns(
+        state=run.state.value,
+        revision=run.revision,
+        due_at_ms=runs.deadline_ms(run),
+        approved_author=approved_author(run),
+    )
     return RunRow(run=run, columns=columns, key=run.key, attempt=run.attempt, stream=run.trigger.stream)
 
 

@@ -401,13 +401,17 @@ class LogState(_Row, frozen=True, kw_only=True):
 
 
 class Columns(_Row, frozen=True, kw_only=True):
-    """What stands beside a snapshot, derived from it on every save. The last two are a job's alone."""
+    """What stands beside a snapshot, derived from it on every save.
+
+    `queued_at_ms` and `concurrency` are a job's alone, `approved_author` is a run's: see `is_author_approved`.
+    """
 
     state: str
     revision: int
     due_at_ms: int | None
     queued_at_ms: int | None = None
     concurrency: str = ""
+    approved_author: str = ""
 
 
 class RunRow(_Row, frozen=True, kw_only=True):
@@ -477,6 +481,10 @@ class Store(Protocol):
 
     async def latest_run(self, key: RunKey) -> Latest | None:
         """The newest run attempt under `key`."""
+        ...
+
+    async def is_author_approved(self, repo_id: str, author: str) -> bool:
+        """Whether a run of this author was ever approved in this repository; never for an empty name."""
         ...
 
     async def list_runs(

@@ -15,6 +15,7 @@ from deltaci.domain.events import RunKey
 from deltaci.domain.job import Job
 from deltaci.domain.recipe import VERSIONS_MAX
 from deltaci.domain.states import JobState
+from deltaci.domain.trust import approved_author
 from deltaci.store import codec
 from deltaci.store.journal import Draft, draft_of_audit, drafts_of_events
 from deltaci.store.port import (
@@ -205,6 +206,7 @@ def _prepare_run(prepared: Prepared, write: SaveRun) -> None:
             *key_values(run.key),
             run.attempt,
             run.trigger.stream,
+            approved_author(run),
             run.state.value,
             due_at_ms,
             run.revision,
@@ -212,7 +214,8 @@ def _prepare_run(prepared: Prepared, write: SaveRun) -> None:
         )
         prepared.conditions.append(Condition(INSERT_RUN, values, write))
     else:
-        values = (run.state.value, due_at_ms, run.revision, snapshot, run.id, write.expected_revision)
+        columns = (approved_author(run), run.state.value, due_at_ms)
+        values = (*columns, run.revision, snapshot, run.id, write.expected_revision)
         prepared.conditions.append(Condition(UPDATE_RUN, values, write))
     prepared.drafts += drafts_of_events(run.id, run.id, write.expected_revision + 1, write.events, write.cause)
     prepared.size += len(snapshot)

@@ -84,6 +84,11 @@ def latest_run(connection: sqlite3.Connection, key: RunKey) -> Latest | None:
     return Latest(run.id, run.attempt, run.state, run.end_reason, run.cancel.reason if run.cancel else None)
 
 
+def is_author_approved(connection: sqlite3.Connection, repo_id: str, author: str) -> bool:
+    """Whether a run of an author was ever approved in a repository."""
+    return connection.execute(query("is_author_approved"), (repo_id, author)).fetchone() is not None
+
+
 def list_runs(
     connection: sqlite3.Connection, repo_id: str | None, state: RunState | None, before: str | None, limit: int
 ) -> tuple[RunSummary, ...]:

@@ -33,7 +33,7 @@ def rows_of_run(connection: sqlite3.Connection, run_id: str) -> Rows | None:
             journal_id=connection.execute(query("count_journal")).fetchone()[0],
             run=RunRow(
                 run=run,
-                columns=Columns(state=row[1], revision=row[2], due_at_ms=row[3]),
+                columns=Columns(state=row[1], revision=row[2], due_at_ms=row[3], approved_author=row[12]),
                 key=RunKey(row[4], row[5], row[6], None if row[7] == NO_PR else row[7]),
                 attempt=row[8],
                 stream=row[9],

@@ -206,6 +206,10 @@ class SqliteStore:
         """The newest run attempt under `key`."""
         return await self._read(reads.latest_run, key)
 
+    async def is_author_approved(self, repo_id: str, author: str) -> bool:
+        """Whether a run of this author was ever approved in this repository."""
+        return await self._read(reads.is_author_approved, repo_id, author)
+
     async def list_runs(
         self, *, repo_id: str | None = None, state: RunState | None = None, before: str | None = None, limit: int = 50
     ) -> tuple[RunSummary, ...]:

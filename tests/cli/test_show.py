@@ -52,3 +52,41 @@ def test_names_are_text_and_not_markup() -> None:
     assert "[link=http://x]y" in shown
     assert "a?b[/]c?d" in shown
     assert "\x1b" not in shown
+
+
+def test_a_held_run_is_shown_with_what_it_waits_for_and_how_to_let_it_go() -> None:
+    """Whoever looks at it is most often the one who is asked; afterwards it says who it was."""
+    stream = io.StringIO()
+    console = Console(file=stream, width=300)
+    run = {"id": "run_1", "attempt": 1, "repo": "shop", "ref": "refs/pull/7/head", "commit_sha": "a" * 40, "title": ""}
+    run |= {"state": "CREATED", "end_reason": None, "text": "", "plan_digest": None}
+    held = {"waiting_reason": "approval", "waiting_detail": "it waits for \x1b[2J", "approved_by": None}
+    approved = {"waiting_reason": None, "waiting_detail": "", "approved_by": "alice", "approved_at_ms": 0}
+
+    for more in (held, approved):
+        show.print_run(console, {"run": {**run, **more}, "plan": None, "jobs": []})
+
+    shown = stream.getvalue()
+    assert "waits: approval: it waits for ?[2J" in shown
+    assert "deltaci run approve run_1" in shown
+    assert shown.count("run approve") == 1
+    assert "approved by alice at " in shown
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "said"),
+    [
+        ("RunCreated", {"hold": "approval"}, "waits for approval"),
+        ("RunCreated", {"hold": "approval", "approved_by": "alice"}, None),
+        ("RunCreated", {}, None),
+        ("RunApproved", {"by": "alice"}, "was approved by alice"),
+    ],
+)
+def test_who_watches_a_run_is_told_that_it_waits_and_who_approved_it(
+    kind: str, data: dict[str, str], said: str | None
+) -> None:
+    """A run that stands still without a word looks broken."""
+    line = show.event_line({"type": kind, "data": data, "at_ms": 0, "entity_id": "run_1"}, {})
+
+    assert (line is None) is (said is None)
+    assert said is None or (line or "").endswith(said)

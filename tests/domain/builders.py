@@ -228,6 +228,36 @@ def a_run(state: RunState = RunState.QUEUED, *job_refs: JobRef) -> Run:
     return accepted(runs.step(run, runs.Advance(jobs=all_seen(run, JobState(state.value))), now_ms=0))
 
 
+HOLD_WITHIN_MS = 7 * 24 * HOUR_MS
+A_FORK_TRIGGER = Trigger(
+    kind="pull_request",
+    ref="refs/pull/7/head",
+    commit_sha="c" * 40,
+    base_sha="b" * 40,
+    pr_number=7,
+    stream="pr:7",
+    is_fork=True,
+    author="mallory",
+)
+A_FORK_KEY = RunKey("repo_1", "c" * 40, "pull_request", 7)
+
+
+def a_held_run(*, approved_by: str = "", now_ms: int = 0) -> Run:
+    """A run of a fork's commit, created at `now_ms`, that waits for approval, unless it was approved before."""
+    return runs.create(
+        "run_1",
+        A_FORK_KEY,
+        A_FORK_TRIGGER,
+        attempt=1,
+        now_ms=now_ms,
+        timeout_ms=RUN_TIMEOUT_MS,
+        cancel_within_ms=CANCEL_WITHIN_MS,
+        hold="approval",
+        hold_within_ms=HOLD_WITHIN_MS,
+        approved_by=approved_by,
+    ).state
+
+
 def all_seen(run: Run, state: JobState) -> dict[str, JobSeen]:
     """Every job of `run` in `state`."""
     return {job.id: seen(state) for job in run.jobs}

@@ -25,6 +25,7 @@ SAMPLES = {
     "lease_state": LeaseState.REVOKED,
     "labels": ("linux", "gpu"),
     "is_required": True,
+    "hold": "approval",
 }
 
 

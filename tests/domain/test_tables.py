@@ -18,12 +18,14 @@ from deltaci.domain.states import AttemptState, EndReason, JobState, LeaseState,
 from tests.domain.builders import (
     ACK_WITHIN_MS,
     CANCEL_WITHIN_MS,
+    HOLD_WITHIN_MS,
     HOUR_MS,
     TTL_MS,
     a_cancel,
     a_cancel_ack,
     a_completion,
     a_heartbeat,
+    a_held_run,
     a_job,
     a_run,
     a_tick,
@@ -54,6 +56,7 @@ A_JOB_COMMAND: Mapping[type[jobs.JobCommand], jobs.JobCommand] = {
 }
 
 A_RUN_COMMAND: Mapping[type[runs.RunCommand], runs.RunCommand] = {
+    runs.Approve: runs.Approve(by="alice"),
     runs.StartPlanning: runs.StartPlanning(),
     runs.AdoptPlan: runs.AdoptPlan(plan_digest="plan_1", jobs=(ref("test"),)),
     runs.FailPlan: runs.FailPlan(text="no such file"),
@@ -121,6 +124,26 @@ def test_a_held_job_does_what_its_table_says_in_every_phase(
 
     for answer in answers:
         assert isinstance(answer, Refusal) or answer.state == folded_job(job, answer.events)
+
+
+@pytest.mark.parametrize("now_ms", [0, HOLD_WITHIN_MS])
+@pytest.mark.parametrize("kind", list(runs.LEGAL_IN))
+def test_a_held_run_does_what_its_table_says(kind: type[runs.RunCommand], now_ms: int) -> None:
+    """It is CREATED, and all that differs is that it cannot be planned: that is refused with the reason."""
+    run = a_held_run()
+
+    answer = runs.step(run, A_RUN_COMMAND[kind], now_ms=now_ms)
+
+    if kind is runs.StartPlanning:
+        assert isinstance(answer, Refusal)
+        assert (answer.why, answer.at) == (Why.NOT_APPROVED, RunState.CREATED)
+        assert "approval of commit cccc" in answer.text
+    elif run.state not in runs.LEGAL_IN[kind]:
+        assert answer == Refusal(Why.ILLEGAL_MOVE, run.id, run.state, kind.__name__)
+    else:
+        assert isinstance(answer, Step)
+        assert answer.state == folded_run(run, answer.events)
+        assert answer.events or not answer.effects
 
 
 @pytest.mark.parametrize("now_ms", [0, 24 * HOUR_MS])
@@ -267,6 +290,15 @@ def test_a_run_has_an_end_reason_if_and_only_if_it_is_over(state: RunState) -> N
 
     with pytest.raises(ValueError, match="with end reason"):
         msgspec.structs.replace(run, end_reason=broken)
+
+
+@pytest.mark.parametrize("state", [RunState.PLANNING, RunState.QUEUED, RunState.RUNNING])
+def test_a_run_that_nobody_approved_is_nowhere_behind_its_plan(state: RunState) -> None:
+    """Also when it was read from the disk: whoever makes one up has made a mistake."""
+    with pytest.raises(ValueError, match="nobody has approved it"):
+        msgspec.structs.replace(a_held_run(), state=state)
+    with pytest.raises(ValueError, match="nobody has approved it"):
+        msgspec.structs.replace(a_held_run(), jobs=(ref("test"),))
 
 
 @pytest.mark.parametrize("state", [*JobState])

@@ -3,7 +3,7 @@
 import sys
 import time
 
-from tests.exploration.core import SCENARIOS, Core, Flaws
+from tests.exploration.core import HELD, SCENARIOS, Core, Flaws
 from tests.exploration.dispatch_copy import DispatchCopy
 from tests.exploration.explorer import Size
 from tests.exploration.owners import every_decision_checked
@@ -22,7 +22,7 @@ def main() -> int:
     sys.stdout.write(f"{'world':34} {'worlds':>9} {'moves':>11} {'depth':>5} {'s':>6}  covers\n")
     sizes = []
     with every_decision_checked():
-        for scenario in SCENARIOS:
+        for scenario in (*SCENARIOS, HELD):
             sizes.append(Core(scenario, Flaws()).explore().size)
             _row(scenario.name, sizes[-1], scenario.covers)
         for is_blocked, retries in ((True, 0), (False, 1)):

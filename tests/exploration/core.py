@@ -23,7 +23,8 @@ from tests.exploration.run_moves import CANCEL, SUPERSEDE, JobsStored, Reconcile
 
 RECONCILED: Final = "the reconciler looks, and its orders arrive"
 RUN_DUE: Final = "the run's timer, at its time"
-PLANNED: Final = frozenset({"planning starts", "the plan arrives"})
+APPROVED: Final = "somebody approves it"
+PLANNED: Final = frozenset({APPROVED, "planning starts", "the plan arrives"})
 WORLDS_MAX: Final = 2_000_000
 
 Orders = frozenset[str]
@@ -55,6 +56,7 @@ class Scenario(NamedTuple):
     cancels: tuple[tuple[str, DoRun], ...]
     is_required: tuple[bool, bool] = (True, True)
     retries: tuple[int, int] = (0, 0)
+    is_held: bool = False
 
     @property
     def plan(self) -> Plan:
@@ -89,7 +91,7 @@ class Core:
 
     def first(self) -> World:
         """A webhook made a run."""
-        return World(self.runs.first(), -1, -1)
+        return World(self.runs.first(is_held=self.scenario.is_held), -1, -1)
 
     def run_of(self, world: World) -> Run:
         """The stored run."""
@@ -134,6 +136,8 @@ class Core:
             yield from self._led(world, "planning starts", self.runs.planning_starts)
             yield from self._led(world, "the plan cannot be made", self.runs.plan_fails)
         yield from self._led(world, "the plan arrives", self.runs.plan_arrives)
+        if self.scenario.is_held:
+            yield from self._led(world, APPROVED, self.runs.approved)
         for name, order in self.scenario.cancels:
             yield from self._led(world, name, self.runs.cancel, stored, order)
         if runs.deadline_ms(run) is not None and "run" not in world.lost_timers:
@@ -311,6 +315,16 @@ SCENARIOS: Final = (
         retries=(1, 1),
         cancels=_BY_USER,
     ),
+)
+
+# Small, for what comes before the plan; the rest of its life is that of the others.
+HELD: Final = Scenario(
+    "held",
+    "a run that waits for approval, which comes at any time, again, or never; then one job after the other",
+    needs=True,
+    habits=(_BRIEF, _BRIEF),
+    cancels=_BY_USER,
+    is_held=True,
 )
 
 # Small, for planted bugs: most are met at once, but that an end cannot be reached is known only when all is explored.

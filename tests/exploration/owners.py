@@ -14,8 +14,8 @@ from loguru import logger
 
 from deltaci.domain import job as jobs
 from deltaci.domain import retry
-from deltaci.domain.effects import AnalyzeAttempt, Effect, ReportRun
-from deltaci.domain.events import AttemptEnded, AttemptLeased, RunKey, Trigger
+from deltaci.domain.effects import AnalyzeAttempt, Effect, PlanRun, ReportRun
+from deltaci.domain.events import AttemptEnded, AttemptLeased, RunApproved, RunKey, Trigger
 from deltaci.domain.ids import job_id
 from deltaci.domain.job import Job
 from deltaci.domain.plan import Plan, PlannedJob
@@ -152,7 +152,10 @@ class Bench:
                 assert self.run is not None
                 require(write.expected_revision == self.run.revision, 1, "saved on top of another revision")
                 require(write.cause.kind and write.cause.id, 19, "a run was saved without a cause")
-                if write.run.state is not self.run.state:
+                is_approved = any(isinstance(event, RunApproved) for event in write.events)
+                require(not is_approved or PlanRun(write.run.id) in effects, 19, "it was approved, and owes no plan")
+                require(is_approved or PlanRun(write.run.id) not in effects, 26, "a plan is owed that nobody let be")
+                if is_approved or write.run.state is not self.run.state:
                     require(ReportRun(write.run.id) in effects, 19, f"nobody is told that the run is {write.run.state}")
                 self.run = write.run
             case SaveJob():

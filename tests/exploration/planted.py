@@ -18,7 +18,7 @@ from deltaci.domain.machine import Move, Refusal, Step, Why
 from deltaci.domain.states import AttemptState, EndReason, JobState, LeaseState, RunState
 from deltaci.orchestrator import dispatch, job_actor, queue, run_actor
 from deltaci.store.sql import query
-from tests.exploration.core import SMALL, Core, Flaws
+from tests.exploration.core import HELD, SMALL, Core, Flaws
 from tests.exploration.dispatch_copy import DispatchCopy
 from tests.exploration.explorer import Counterexample
 from tests.exploration.owners import every_decision_checked
@@ -39,7 +39,7 @@ class Bug(NamedTuple):
     moves_max: int
     plant: Callable[[Patch], None] | None = None
     flaws: Flaws = NO_FLAWS
-    where: Literal["core", "one job with a clock", "dispatch", "dispatch of a group"] = "core"
+    where: Literal["core", "a held run", "one job with a clock", "dispatch", "dispatch of a group"] = "core"
 
 
 def found(bug: Bug) -> Counterexample | None:
@@ -51,6 +51,8 @@ def found(bug: Bug) -> Counterexample | None:
             match bug.where:
                 case "core":
                     Core(SMALL, bug.flaws).explore()
+                case "a held run":
+                    Core(HELD, bug.flaws).explore()
                 case "one job with a clock":
                     TimedJob(is_blocked=False, retries=0).explore()
                 case "dispatch":
@@ -295,6 +297,22 @@ def _a_run_ends_with_its_first_job(patch: Patch) -> None:
     patch.setattr(runs, "_advance", advance)
 
 
+# ---- approvals ---------------------------------------------------------------------------------------------------
+
+
+def _a_held_run_is_planned_without_approval(patch: Patch) -> None:
+    patch.setattr(runs, "is_waiting_for_approval", lambda _run: False)
+
+
+def _an_approval_brings_a_canceled_run_back(patch: Patch) -> None:
+    patch.setattr(runs, "is_held", runs.is_waiting_for_approval)
+
+
+def _an_approval_owes_no_plan(patch: Patch) -> None:
+    original = runs._approve
+    patch.setattr(runs, "_approve", lambda *what: msgspec.structs.replace(original(*what), effects=()))
+
+
 # ---- commits -----------------------------------------------------------------------------------------------------
 
 
@@ -382,6 +400,9 @@ BUGS: Final = (
     Bug("a need that failed is good enough", 11, 6, _a_need_that_failed_is_good_enough),
     Bug("a job is released after the cancel of its run", 13, 5, _a_job_is_released_after_the_cancel_of_its_run),
     Bug("a run ends with its first failure", 10, 6, _a_run_ends_with_its_first_job),
+    Bug("a held run is planned without approval", 26, 1, _a_held_run_is_planned_without_approval, where="a held run"),
+    Bug("an approval brings a canceled run back", 2, 2, _an_approval_brings_a_canceled_run_back, where="a held run"),
+    Bug("an approval owes no plan", 19, 1, _an_approval_owes_no_plan, where="a held run"),
     Bug("the job tells before it commits", 6, 3, _the_job_tells_before_it_commits),
     Bug("a state is stored without its event", 1, 3, _a_state_is_stored_without_its_event),
     Bug("a failure is owed no explanation", 19, 4, _a_failure_is_owed_no_explanation),

@@ -38,6 +38,7 @@ RULES: Final[Mapping[int, str]] = {
     15: "a lease expires after one TTL of silence, and never earlier",
     17: "one timer where somebody is waited for, none elsewhere, and none that fires for ever",
     19: "what is owed is stored with its cause",
+    26: "a held run is neither planned nor owed a plan before somebody has approved it",
 }
 
 
@@ -188,6 +189,9 @@ def check_run_step(before: Run, command: RunCommand, answer: Step[Run] | Refusal
 
 def check_run(run: Run, seen: JobsSeen) -> None:
     """What holds of every stored run with the stored states of its jobs."""
+    if run.hold and run.approved_at_ms is None:
+        is_untouched = run.state in (RunState.CREATED, RunState.CANCELED) and not run.jobs and not seen
+        require(is_untouched, 26, f"the run is {run.state} with {len(run.jobs)} jobs, and nobody has approved it")
     by_id = {job.id: job for job in run.jobs}
     for job in run.jobs:
         needs = [(by_id[need], seen[need]) for need in job.needs]

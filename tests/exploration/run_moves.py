@@ -26,6 +26,7 @@ from tests.exploration.rules import require
 JobsStored = tuple[JobSeen, ...]
 USER: Final = Cause("user", "alice")
 CANCEL: Final = DoRun(command=runs.RequestCancel(reason=EndReason.USER_CANCELED), cause=USER)
+APPROVE: Final = DoRun(command=runs.Approve(by="alice"), cause=USER)
 SUPERSEDE: Final = superseded("run_2")
 
 
@@ -59,8 +60,8 @@ class RunMoves:
         self._numbers: dict[Node, int] = {}
         self._known: dict[Hashable, tuple[Way, ...]] = {}
 
-    def first(self) -> int:
-        """The run as a webhook makes it."""
+    def first(self, *, is_held: bool = False) -> int:
+        """The run as a webhook makes it: to be planned at once, or held."""
         created = runs.create(
             RUN_ID,
             KEY,
@@ -69,6 +70,8 @@ class RunMoves:
             now_ms=0,
             timeout_ms=RUN_TIMEOUT_MS,
             cancel_within_ms=POLICY.cancel_within_ms,
+            hold="approval" if is_held else "",
+            hold_within_ms=RUN_TIMEOUT_MS if is_held else 0,
         )
         return self.number(created.state, ())
 
@@ -80,6 +83,10 @@ class RunMoves:
             known = self._numbers[node] = len(self.nodes)
             self.nodes.append(node)
         return known
+
+    def approved(self, number: int) -> tuple[Way, ...]:
+        """Somebody approves it, the first time or again."""
+        return self._ways(number, APPROVE, ())
 
     def planning_starts(self, number: int) -> tuple[Way, ...]:
         """The planner was asked."""
@@ -177,6 +184,7 @@ def _just_now(run: Run) -> Run:
         created_at_ms=0,
         revision=1,
         cancel=cancel,
+        approved_at_ms=None if run.approved_at_ms is None else 0,
         started_at_ms=None if run.started_at_ms is None else 0,
         ended_at_ms=0 if run.state.is_final else None,
         text="",

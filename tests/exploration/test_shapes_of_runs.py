@@ -14,10 +14,10 @@ import pytest
 from deltaci.domain import job as jobs
 from deltaci.domain import run as runs
 from deltaci.domain.events import JobRef
-from deltaci.domain.machine import Refusal
+from deltaci.domain.machine import Refusal, Why
 from deltaci.domain.run import JobSeen, Run
 from deltaci.domain.states import EndReason, JobState, RunState
-from tests.domain.builders import RUN_TIMEOUT_MS, a_run, ref
+from tests.domain.builders import HOLD_WITHIN_MS, RUN_TIMEOUT_MS, a_held_run, a_run, ref
 from tests.exploration.explorer import Explored, explore
 from tests.exploration.rules import check_run, check_run_step
 
@@ -60,7 +60,8 @@ def _moves(plan: tuple[JobRef, ...]) -> Callable[[World], Iterator[tuple[str, Ca
         yield "the plan arrives", do(runs.AdoptPlan(plan_digest="plan_1", jobs=plan))
         yield RUN_CANCELED, do(runs.RequestCancel(reason=EndReason.SUPERSEDED))
         yield "a backup is restored", do(runs.Restore(), now_ms=1)
-        yield RUN_TIME_UP, do(runs.Tick(), now_ms=RUN_TIMEOUT_MS)
+        yield RUN_TIME_UP, do(runs.Tick(), now_ms=HOLD_WITHIN_MS if runs.is_held(world.run) else RUN_TIMEOUT_MS)
+        yield "somebody approves it", do(runs.Approve(by="alice"))
         if not world.run.jobs:
             return
         yield "the run looks at its jobs", do(runs.Advance(jobs=_seen(world)))
@@ -80,6 +81,9 @@ def _decided(world: World, command: runs.RunCommand, *, now_ms: int = 0) -> Worl
     answer = runs.step(before, command, now_ms=now_ms)
     check_run_step(before, command, answer)
     if isinstance(answer, Refusal):
+        if runs.is_held(before) and isinstance(command, runs.StartPlanning):
+            assert answer.why is Why.NOT_APPROVED, answer.text
+            return None
         assert before.state not in runs.LEGAL_IN[type(command)], answer.text
         return None
     after = answer.state
@@ -133,7 +137,9 @@ def _check(world: World) -> None:
 
 def _key(world: World) -> Hashable:
     run = world.run
-    return (run.state, run.end_reason, run.cancel and run.cancel.reason, bool(run.jobs), world.jobs, world.orders)
+    approval = (run.hold, run.approved_by)
+    cancel = run.cancel and run.cancel.reason
+    return (run.state, run.end_reason, cancel, approval, bool(run.jobs), world.jobs, world.orders)
 
 
 def _plans() -> Iterator[tuple[str, tuple[JobRef, ...]]]:
@@ -149,8 +155,8 @@ PLANS = dict(_plans())
 
 def explored(plan: tuple[JobRef, ...]) -> Explored[World]:
     """Every world of a run of this plan; raises the story of a broken rule."""
-    first = World(a_run(RunState.CREATED), ())
-    found = explore([first], _moves(plan), key=_key, check=_check, worlds_max=100_000)
+    first = [World(run, ()) for run in (a_run(RunState.CREATED), a_held_run())]
+    found = explore(first, _moves(plan), key=_key, check=_check, worlds_max=100_000)
     found.require_a_way_to(lambda world: world.run.state.is_final)
     found.require_a_way_to(
         lambda world: world.run.state.is_final or world.run.cancel is not None,

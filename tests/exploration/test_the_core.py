@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from deltaci.domain.states import AttemptState, JobState, LeaseState, RunState
-from tests.exploration.core import SCENARIOS, SMALL, Core, Flaws, Scenario
+from deltaci.domain.states import AttemptState, EndReason, JobState, LeaseState, RunState
+from tests.exploration.core import HELD, SCENARIOS, SMALL, Core, Flaws, Scenario
 from tests.exploration.dispatch_copy import DispatchCopy
 from tests.exploration.explorer import Size
 from tests.exploration.owners import every_decision_checked
@@ -49,6 +49,20 @@ def test_no_story_of_a_run_and_its_jobs_breaks_a_rule(scenario: Scenario) -> Non
     assert ended >= set(LeaseState) - {LeaseState.CANCELED}  # a canceled job is known by one of its stories
     waiting = {JobState.BLOCKED, JobState.SKIPPED} if scenario.is_required[0] else {JobState.BLOCKED}
     assert not scenario.needs or waiting <= {node.job.state for node in core.jobs[1].nodes}
+
+
+@pytest.mark.slow
+def test_no_story_of_a_held_run_breaks_a_rule() -> None:
+    """Approved at any time, again and again, or never; canceled before and after: it ends, and is planned if it may."""
+    with every_decision_checked():
+        core = Core(HELD, Flaws())
+        explored = core.explore()
+
+    _tell(HELD.name, explored.size)
+    met = [core.run_of(world) for world in explored.worlds]
+    assert {run.state for run in met if not run.approved_by} == {RunState.CREATED, RunState.CANCELED}
+    assert {run.end_reason for run in met} >= {EndReason.NEVER_APPROVED, EndReason.SUCCEEDED, EndReason.RUN_TIMEOUT}
+    assert {run.state for run in met if run.approved_by} == set(RunState)
 
 
 @pytest.mark.slow

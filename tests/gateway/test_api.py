@@ -7,12 +7,14 @@ from unittest.mock import AsyncMock
 import msgspec
 import pytest
 
+from deltaci.domain.events import Trigger
 from deltaci.domain.ids import hashed
 from deltaci.domain.plan import Plan, digest
 from deltaci.domain.states import RunState
+from deltaci.orchestrator.messages import Admit
 from protocol import messages as wire
-from tests.gateway.support import Gateway, error_of, fence, opened
-from tests.orchestrator.support import SHA, a_job
+from tests.gateway.support import RUNNER, Gateway, error_of, fence, opened
+from tests.orchestrator.support import ME, SHA, a_job, a_repo
 
 pytestmark = pytest.mark.anyio
 
@@ -20,6 +22,7 @@ A_REPO = {"name": "lib", "forge": "git", "clone_url": "file:///srv/lib.git", "se
 RUN_FIELDS = {
     *("id", "repo", "repo_id", "commit_sha", "trigger", "pr_number", "attempt", "ref", "base_sha", "title", "author"),
     *("state", "end_reason", "text", "plan_digest", "created_at_ms", "started_at_ms", "ended_at_ms"),
+    *("waiting_reason", "waiting_detail", "approved_by", "approved_at_ms"),
 }
 JOB_FIELDS = {
     *("id", "name", "state", "end_reason", "end_detail", "waiting_reason", "waiting_detail", "is_required", "needs"),
@@ -225,6 +228,36 @@ async def test_a_run_is_canceled_once_and_stays_canceled(tmp_path: Path) -> None
     assert first["state"] in ("CANCEL_REQUESTED", "CANCELED")
     assert again == {"run_id": run_id, "state": "CANCELED"}
     assert run.end_reason == "user_canceled"
+
+
+async def test_a_held_run_says_what_it_waits_for_and_goes_on_when_an_administrator_approves_it(tmp_path: Path) -> None:
+    """The answer says whether it counts; a run that is not held is none the worse for it."""
+    trigger = Trigger(kind="pull_request", ref="refs/pull/7/head", commit_sha=SHA, pr_number=7, is_fork=True)
+    key = {"Idempotency-Key": "k1"}
+    async with opened(tmp_path) as gateway:
+        held = a_repo(id="repo_held", name="held", approval="forks")
+        await gateway.stage.orchestrator.add_repo(held, ME)
+        message = Admit(delivery_id="d", body_sha256="b", event="pull_request", trigger=trigger)
+        run_id = (await gateway.stage.orchestrator.admit(held.id, message)).run_id or ""
+        other = await gateway.stage.push()
+        path = f"/api/v1/runs/{run_id}"
+        before = (await gateway.get(path))["run"]
+        refused = await gateway.ask("POST", f"{path}/approve", token=RUNNER)
+        first = await gateway.ask("POST", f"{path}/approve", headers=key)
+        run = await gateway.stage.run_until(run_id, "QUEUED")
+        again = await gateway.ask("POST", f"{path}/approve", headers=key)
+        after = (await gateway.get(path))["run"]
+        not_held = await gateway.post(f"/api/v1/runs/{other}/approve", status=202)
+        unknown = await gateway.ask("POST", "/api/v1/runs/run_none/approve")
+        told = await first.get_json()
+
+    waits = f"it waits for approval of commit {SHA} by somebody who may write"
+    assert (before["state"], before["waiting_reason"], before["waiting_detail"]) == ("CREATED", "approval", waits)
+    assert (first.status_code, refused.status_code, unknown.status_code) == (202, 403, 404)
+    assert await first.get_data(as_text=False) == await again.get_data(as_text=False)
+    assert told == {"run_id": run_id, "state": "CREATED", "approved_by": run.approved_by}
+    assert (after["waiting_reason"], after["waiting_detail"], after["approved_by"]) == (None, "", run.approved_by)
+    assert not_held["approved_by"] is None
 
 
 async def test_a_run_that_is_over_is_run_again(tmp_path: Path) -> None:

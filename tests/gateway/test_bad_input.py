@@ -177,6 +177,7 @@ BODIES: list[tuple[int, str, str, Any]] = [
     (413, RUNS, "", b" " * (MIB + 1)),
     (413, REPOS, "", b"{" + b" " * MIB + b"}"),
     (404, f"{RUNS}/run_none/cancel", "no run", {}),
+    (404, f"{RUNS}/run_none/approve", "no run", {}),
     (404, f"{RUNS}/run_none/rerun", "no run", {}),
     (404, f"{RUNS}/..%2Frepos/rerun", "", {}),
     (404, f"{RUNS}/%00/cancel", "no run", {}),

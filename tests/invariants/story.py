@@ -17,7 +17,7 @@ from deltaci.domain.states import AttemptState, EndReason, JobState
 from deltaci.invariants import Journal, Violation
 from deltaci.store.journal import GENESIS, Draft, chained, draft_of_audit, drafts_of_events, entry_of
 from deltaci.store.port import Audit, JournalEntry
-from tests.builders import NOW_MS, SOMEBODY, a_created_job, a_created_run, a_run_id
+from tests.builders import HOLD_WITHIN_MS, NOW_MS, SOMEBODY, a_created_job, a_created_run, a_run_id
 
 TTL_MS = 120_000
 RUN = a_run_id()
@@ -232,3 +232,28 @@ def _more_runs(story: Story) -> None:
     story.create(6)
     story.do(a_run_id(6), runs.RequestCancel(reason=EndReason.SUPERSEDED))
     story.create(7, attempt=2, commit_sha=f"{6:040x}")
+    _held_runs(story)
+
+
+def _held_runs(story: Story) -> None:
+    """One that is approved, late, and runs; its next attempt; one that nobody approves, and one canceled."""
+    fork = {"kind": "pull_request", "pr_number": 7, "is_fork": True, "author": "mallory"}
+    first, second, third, fourth = map(a_run_id, (8, 9, 10, 11))
+    for number in (8, 10, 11):
+        story.create(number, hold="approval", **fork)
+    story.wait(HOLD_WITHIN_MS - 1)
+    for run in (first, third):
+        story.do(run, runs.Tick(), TIMER)
+    for _ in range(2):
+        story.do(first, runs.Approve(by="alice"), Cause("user", "alice", via="github"))
+    story.do(fourth, runs.RequestCancel(reason=EndReason.USER_CANCELED), SOMEBODY)
+    story.wait(1)
+    for run in (first, third, fourth):
+        story.do(run, runs.Tick(), TIMER)
+    story.do(third, runs.Approve(by="alice"), SOMEBODY)
+    story.plan(number=8)
+    story.create(9, attempt=2, hold="approval", approved_by="alice", commit_sha=f"{8:040x}", **fork)
+    story.plan((), number=9)
+    story.start(job_id(second, 0))
+    story.complete(job_id(second, 0))
+    story.advance(9)

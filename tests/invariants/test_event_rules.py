@@ -14,8 +14,8 @@ from deltaci.domain.machine import Move
 from deltaci.domain.states import AttemptState, EndReason, JobState, LeaseState
 from deltaci.invariants import Journal, Violation
 from deltaci.invariants.catalogue import RULES_BY_PLACE
+from tests.invariants.approval_plants import PLANTS
 from tests.invariants.beginnings import HELD_BY, leased, lost, planned, queued, reported, running
-from tests.invariants.plants import PLANTS
 from tests.invariants.story import JOB, RUN, SECOND, TTL_MS, Story, a_sound_story, found_in
 
 # They need to know more, or a table that allows too much: the machines' own would refuse it first. Tested below.

@@ -1,7 +1,7 @@
 """Each rule over tables finds the violation that is planted for it, and none where there is none."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -39,6 +39,8 @@ def without_lease(attempt: Attempt) -> Attempt:
     return replace(attempt, state=AttemptState.CANCELED, lease=None, end_reason=EndReason.USER_CANCELED)
 
 
+HELD: Final[dict[str, Any]] = {"hold": "approval", "state": RunState.CREATED, "jobs": (), "plan_digest": ""}
+
 Plant = tuple[str, str, Callable[[Rows], Rows]]
 
 PLANTS: Final[list[Plant]] = [
@@ -48,6 +50,11 @@ PLANTS: Final[list[Plant]] = [
     ("stored_is_fold", THIRD, lambda rows: replace(rows, jobs=rows.jobs[:2])),
     ("columns_of_snapshot", RUN, lambda rows: replace(rows, run=replace(rows.run, stream="branch:other"))),
     ("columns_of_snapshot", RUN, lambda rows: replace(rows, run=replace(rows.run, attempt=2))),
+    (
+        "columns_of_snapshot",
+        RUN,
+        lambda rows: replace(rows, run=replace(rows.run, columns=columns_of(rows.run, approved_author="alice"))),
+    ),
     ("columns_of_snapshot", RUN, lambda rows: replace(rows, run=replace(rows.run, key=RunKey("repo_1", "f", "push")))),
     ("columns_of_snapshot", JOB, lambda rows: with_row(rows, 0, columns=columns_of(rows.jobs[0], state="QUEUED"))),
     ("columns_of_snapshot", JOB, lambda rows: with_row(rows, 0, columns=columns_of(rows.jobs[0], revision=1))),
@@ -95,6 +102,12 @@ PLANTS: Final[list[Plant]] = [
         "effects_are_owed",
         RUN,
         lambda rows: replace(with_run(rows, state=RunState.FAILED, end_reason="jobs_failed"), has_blueprint=True),
+    ),
+    ("held_is_untouched", RUN, lambda rows: with_run(rows, **HELD)),
+    (
+        "held_is_untouched",
+        RUN,
+        lambda rows: replace(with_run(rows, **HELD), jobs=(), owed=(owed(PlanRun(RUN)),)),
     ),
     ("effects_have_a_cause", SECOND, lambda rows: replace(rows, owed=(owed(AnalyzeAttempt(SECOND, 2)),))),
     ("effects_have_a_cause", "job_9", lambda rows: replace(rows, owed=(owed(AnalyzeAttempt("job_9", 1)),))),

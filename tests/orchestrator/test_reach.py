@@ -11,7 +11,7 @@ from deltaci.domain.states import EndReason
 from deltaci.orchestrator.messages import Admit
 from deltaci.store.memory import MemoryStore
 from protocol import messages as wire
-from tests.orchestrator.support import ME, a_job, staged
+from tests.orchestrator.support import ME, a_job, a_repo, staged
 
 
 @pytest.mark.anyio
@@ -87,19 +87,23 @@ async def test_the_rerun_of_what_failed_is_refused_when_nothing_did() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("is_fork", [True, False])
-async def test_the_caches_of_a_fork_are_read_and_never_written(is_fork: bool) -> None:
+async def test_the_caches_of_a_fork_are_read_and_never_written_and_it_is_told_no_secret(is_fork: bool) -> None:
     """Keys repeat: what a stranger's code leaves under one would be unpacked by the next trusted job."""
     trigger = Trigger(
         kind="pull_request", ref="refs/pull/7/head", commit_sha="c" * 40, pr_number=7, is_fork=is_fork, stream="pr:7"
     )
     job = a_job(caches=(Cache(key="pip", paths=(".cache",)),))
-    async with staged(MemoryStore(), job) as stage:
+    address = "https://forge.example/shop.git"
+    repo = a_repo(clone_url="https://ci:token@forge.example/shop.git")
+    async with staged(MemoryStore(), job, repo=repo) as stage:
         message = Admit(delivery_id="d", body_sha256="b", event="pull_request", trigger=trigger, ignored=None)
         await stage.orchestrator.admit(stage.repo.id, message)
 
         (lease,) = await stage.lease(await stage.runner())
 
         assert [cache.is_read_only for cache in lease.job.caches] == [is_fork]
+        assert lease.job.is_trusted is not is_fork
+        assert lease.job.clone_url == (address if is_fork else repo.clone_url)
 
 
 @pytest.mark.anyio

@@ -125,6 +125,13 @@ def test_a_skipped_job_gives_the_reason_of_the_plan() -> None:
 ALL = (succeeded("a"), succeeded("b"), a_job("c", JobState.SKIPPED, EndReason.NOT_AFFECTED, attempts=0))
 RUNS: tuple[tuple[Run, tuple[Job, ...], str, str], ...] = (
     (a_run(RunState.CREATED), (), "pending", "Planning what must run"),
+    (a_run(RunState.CREATED, hold="approval"), (), "pending", "Waits for approval"),
+    (
+        a_run(RunState.CREATED, hold="approval", approved_by="alice", approved_at_ms=1),
+        (),
+        "pending",
+        "Planning what must run",
+    ),
     (a_run(RunState.PLANNING), (), "pending", "Planning what must run"),
     (a_run(RunState.QUEUED), (a_job(),), "pending", "Waiting for a runner"),
     (a_run(RunState.RUNNING), (a_job(),), "pending", "Running"),

@@ -496,6 +496,45 @@ async def test_a_cache_saved_by_one_job_is_there_in_the_next_unless_it_is_read_o
     assert "==> cache deps-1 saved\n" in logs[0]
 
 
+async def test_no_job_of_the_base_ever_sees_what_a_fork_left_under_the_key_of_its_cache(
+    tmp_path: Path, repository: Repository
+) -> None:
+    """Neither where the fork was first, nor where it changed what had been unpacked for it."""
+    plane = FakePlane()
+    base, fork = (Cache(key="deps-1", paths=("deps",), is_read_only=is_fork) for is_fork in (False, True))
+    fill = "mkdir -p deps; echo good > deps/x"
+    poison = "mkdir -p deps; cat deps/* || true; echo evil > deps/x; echo evil > deps/y"
+    jobs = [(poison, fork), (fill, base), (poison, fork), ("cat deps/*", base)]
+    logs = []
+
+    async with a_runner(plane, tmp_path):
+        for script, cache in jobs:
+            grant = await plane.grant(a_job(repository, script, caches=(cache,), is_trusted=not cache.is_read_only))
+            await plane.result_of(grant)
+            logs.append(plane.log_of(grant))
+
+    assert ["good" in log for log in logs] == [False, False, True, True]
+    assert ["evil" in log for log in logs] == [False] * len(logs)
+
+
+async def test_a_job_of_a_fork_sees_nothing_that_the_host_lets_through(
+    tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable that an operator passes to jobs is most often a token; a stranger's code could send it anywhere."""
+    plane = FakePlane()
+    monkeypatch.setenv("LET_THROUGH", "planted-token")
+    logs = []
+
+    async with a_runner(plane, tmp_path, pass_env=("LET_THROUGH",)):
+        for is_trusted in (True, False):
+            grant = await plane.grant(a_job(repository, "env", is_trusted=is_trusted))
+            await plane.result_of(grant)
+            logs.append(plane.log_of(grant))
+
+    assert ["planted-token" in log for log in logs] == [True, False]
+    assert "DELTACI_RUN_ID=" in logs[1]
+
+
 async def test_a_job_canceled_before_it_starts_is_acknowledged_as_canceled(
     tmp_path: Path, repository: Repository
 ) -> None:

@@ -31,6 +31,7 @@ def test_every_command_does_what_it_says(tmp_path: Path) -> None:
         started = server.cli("run", "start", "shop", commit).strip()
         watched = server.cli("run", "watch", started)
         canceled = server.cli("run", "cancel", started)
+        approved = server.cli("run", "approve", started)
         repos = server.cli("repo", "list")
         tree = server.cli("actors")
         token = server.cli("runner-token", "create", "--label", "more").splitlines()[-1]
@@ -46,6 +47,7 @@ def test_every_command_does_what_it_says(tmp_path: Path) -> None:
     assert again != failed
     assert "SUCCEEDED" in watched
     assert canceled == f"{started} is SUCCEEDED\n"
+    assert approved == f"{started} is SUCCEEDED and was not waiting for approval\n"
     assert "shop" in repos
     assert project.secret not in repos
     assert "dispatch" in tree

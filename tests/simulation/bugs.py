@@ -15,7 +15,8 @@ import msgspec
 
 from deltaci.analyzer.sanitizer import Sanitizer
 from deltaci.domain import job as jobs
-from deltaci.domain import retry
+from deltaci.domain import retry, trust
+from deltaci.domain import run as runs
 from deltaci.domain.events import AttemptQueued, Cause
 from deltaci.domain.job import Job
 from deltaci.domain.machine import Move, Step
@@ -57,7 +58,7 @@ def deduplication_in_memory() -> Patches:
             latest = await self.ports.store.latest_run(run_key(repo.id, message.trigger))
             attempt = 1 if latest is None else latest.attempt + 1
             cause = Cause("webhook", message.delivery_id)
-            run_id, writes = self._new_run(repo, message.trigger, attempt, cause)
+            run_id, writes = await self._new_run(repo, message.trigger, attempt, cause)
             ledger = [self._delivery(repo, message, run_id=run_id)] if known is None else []
             await self._begin(repo, message.trigger, run_id, [*ledger, *writes])
             admitted = Admitted(run_id=run_id, is_duplicate=False, ignored=None)
@@ -229,6 +230,21 @@ def second_result_accepted() -> Patches:
     return [mock.patch.object(jobs, "_after_the_end", accept)]
 
 
+def held_run_planned_without_approval() -> Patches:
+    """Who must be asked is stored with the run, and nobody looks at it."""
+    return [mock.patch.object(runs, "is_waiting_for_approval", return_value=False)]
+
+
+def approval_of_a_later_commit() -> Patches:
+    """A comment approves whatever waits when it arrives, not what was there when it was written."""
+    return [mock.patch.object(trust, "meant_by", return_value="")]
+
+
+def author_known_without_approval() -> Patches:
+    """Whoever had a run here before is no first-time contributor, whether somebody approved it or not."""
+    return [mock.patch.object(prepare, "approved_author", lambda run: run.trigger.author)]
+
+
 def unredacted_explanation() -> Patches:
     """What a failed job printed is quoted as it stands."""
 
@@ -255,6 +271,9 @@ BUGS: Final[Mapping[str, Callable[[], Patches]]] = {
         no_grace_after_a_start,
         group_held_in_memory_alone,
         second_result_accepted,
+        held_run_planned_without_approval,
+        approval_of_a_later_commit,
+        author_known_without_approval,
         unredacted_explanation,
     )
 }

@@ -72,7 +72,9 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     runners: int
     slots: int
     users: int
+    maintainers: int
     push_every_s: float
+    approve_every_s: float
     user_acts_every_s: float
     burst: int
     jobs_max: int
@@ -92,6 +94,7 @@ def draw(seed: int, *, hours: float) -> Parameters:
         return NEVER if chance.random() < 1 / 3 else _between(chance, low, high)
 
     fault_s = hours * 3600
+    approvals = random.Random(f"approvals:{seed}")
     return Parameters(
         seed=seed,
         fault_s=fault_s,
@@ -99,6 +102,8 @@ def draw(seed: int, *, hours: float) -> Parameters:
         runners=chance.choice((1, 2, 3, 3, 4, 6, 10, 20)),
         slots=chance.choice((1, 1, 2, 4)),
         users=chance.choice((0, 1, 2)),
+        maintainers=approvals.choice((0, 1, 1, 2)),
+        approve_every_s=_between(approvals, 20, 300),
         push_every_s=_between(chance, 40, 240),
         user_acts_every_s=_between(chance, 60, 600),
         burst=chance.choice((1, 1, 1, 5, 20)),
@@ -107,7 +112,9 @@ def draw(seed: int, *, hours: float) -> Parameters:
         log_chunks=chance.choice((0, 1, 4)),
         disk_s=chance.choice((0.0002, 0.002, 0.02)),
         network_s=chance.choice((0.001, 0.02, 0.2)),
-        policy=_policy(chance),
+        policy=msgspec.structs.replace(
+            _policy(chance), approval_within_ms=approvals.choice((60_000, 300_000, 900_000))
+        ),
         faults=_faults(chance, rate),
     )
 

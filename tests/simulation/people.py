@@ -11,13 +11,16 @@ import anyio
 from deltaci.domain.errors import DuplicateKey
 from deltaci.domain.events import Cause, Trigger
 from deltaci.domain.repo import Repo
+from deltaci.domain.requests import Approve
 from deltaci.invariants import Delivered, Replied
+from deltaci.orchestrator.approval import approve_held
 from deltaci.orchestrator.messages import Admit, Admitted
 from deltaci.store.port import Reply
 from tests.simulation.network import Failed, Network, NoAnswer
-from tests.simulation.world import EPOCH_MS, World, elapsed_ms
+from tests.simulation.world import EPOCH_MS, Asked, World, elapsed_ms
 
 PATIENCE_S: Final = 10.0
+STRANGERS: Final = ("", "mallory", "trudy", "eve")
 BRANCHES: Final = ("main", "main", "next", "idea")
 AGAIN: Final = ("NotFound", "DeliveryReused", "IdempotencyConflict")
 COMMITS_KEPT: Final = 30
@@ -25,7 +28,7 @@ COMMITS_KEPT: Final = 30
 
 def repos_of(world: World) -> list[Repo]:
     """The repositories of this world, with every kind of setting."""
-    chance = world.rng("repos")
+    chance, approvals = world.rng("repos"), world.rng("approvals")
     found = []
     for number in range(world.parameters.repos):
         forge: Any = chance.choice(("git", "github"))
@@ -42,8 +45,10 @@ def repos_of(world: World) -> list[Repo]:
                 is_superseding=chance.random() < 0.7,
                 running_max=chance.choice((0, 0, 1, 3)),
                 run_timeout_ms=chance.choice((600_000, 3_600_000, 6 * 3_600_000)),
+                approval=approvals.choice(("none", "first_time", "forks", "forks")),
             )
         )
+    world.approval.update((repo.id, repo.approval) for repo in found)
     world.secrets.extend(repo.secret.encode() for repo in found)
     return found
 
@@ -152,6 +157,7 @@ class Forge(Person):
                 pr_number=number,
                 stream=f"pr:{number}",
                 is_fork=chance.random() < 0.3,
+                author=self.world.rng(f"authors:{self.repo.id}").choice(STRANGERS),
             )
         branch = chance.choice(BRANCHES)
         return Trigger(kind="push", ref=f"refs/heads/{branch}", commit_sha=sha, stream=f"branch:{branch}")
@@ -175,6 +181,55 @@ class Forge(Person):
         )
         if answer.run_id is not None:
             self.world.known_runs.append(answer.run_id)
+            if message.trigger is not None and message.trigger.is_fork:
+                self.world.fork_pushes.append((repo_id, message.trigger, answer.run_id))
+
+
+class Maintainer(Person):
+    """Lets code of strangers run: by a comment, which may arrive late or twice, by its commit, or by the run's id."""
+
+    def __init__(self, world: World, network: Network, number: int, repos: list[Repo]) -> None:
+        super().__init__(world, network, f"maintainer{number}")
+        self.repos = {repo.id: repo for repo in repos}
+        self.asked: list[Any] = []
+        self.number = 0
+
+    async def run(self) -> None:
+        """Until the world is healed."""
+        async with anyio.create_task_group() as tasks:
+            while not await self.world.until_healed(self.world.after(self.world.parameters.approve_every_s, self.name)):
+                if not self.world.fork_pushes:
+                    continue
+                if not self.asked or self.chance.random() < 0.8:
+                    self.asked.append(self._next())
+                tasks.start_soon(self._ask, self.chance.choice(self.asked[-4:]))
+
+    async def _ask(self, ask: Any) -> None:
+        if self.chance.random() < 1 / 3:  # somebody pushes while it is on its way
+            await anyio.sleep(self.world.after(self.world.parameters.push_every_s, f"{self.name}:late"))
+        answer = await self.insist("approve", ask)
+        self.world.counts[f"approve:{type(answer).__name__}"] += 1
+
+    def _next(self) -> Any:
+        self.number += 1
+        chance, by = self.chance, f"{self.name}-{self.number}"
+        repo_id, trigger, run_id = chance.choice(self.world.fork_pushes[-6:])
+        how = chance.choice(("comment", "comment", "commit", "run", "any run"))
+        if how in ("run", "any run"):
+            run_id = chance.choice(self.world.known_runs[-12:]) if how == "any run" else run_id
+            self.world.approvals[by] = Asked(repo_id, run_id)
+            return lambda house: house.orchestrator.approve_once(run_id, Cause("user", by), key=by)
+        is_named = how == "commit"
+        request = Approve(
+            by=by,
+            right="write",
+            pr_number=trigger.pr_number or 0,
+            commit_sha=trigger.commit_sha if is_named else "",
+            at_ms=0 if is_named else self.world.clock.now_ms(),
+        )
+        asked = Asked(repo_id, pr_number=request.pr_number, commit_sha=request.commit_sha, at_ms=request.at_ms)
+        self.world.approvals[by] = asked
+        return lambda house: approve_held(house.orchestrator, self.repos[repo_id], request)
 
 
 class User(Person):

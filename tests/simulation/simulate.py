@@ -13,7 +13,7 @@ from tests.simulation import coverage
 from tests.simulation.forge import SimulatedForge
 from tests.simulation.network import Network
 from tests.simulation.parameters import Parameters, draw
-from tests.simulation.people import Administrator, Forge, User, repos_of
+from tests.simulation.people import Administrator, Forge, Maintainer, User, repos_of
 from tests.simulation.runners import Runner
 from tests.simulation.scheduler import run_deterministically
 from tests.simulation.server import Server
@@ -104,6 +104,8 @@ async def _live(world: World, tasks: anyio.abc.TaskGroup, network: Network, serv
             people.start_soon(Forge(world, network, repo).run)
         for number in range(parameters.users):
             people.start_soon(User(world, network, number, repos).run)
+        for number in range(parameters.maintainers):
+            people.start_soon(Maintainer(world, network, number, repos).run)
         for runner in runners:
             tasks.start_soon(runner.live)
             tasks.start_soon(runner.haunt)

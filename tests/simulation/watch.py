@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from deltaci.domain.run import Run
 from deltaci.domain.states import RunState
 from deltaci.invariants import Journal, Ledger, check_history, check_rows, settled
 from deltaci.invariants.rules import Violation, violations
@@ -17,6 +18,7 @@ from deltaci.invariants.secrecy import secrets_found
 from deltaci.orchestrator.ports import Policy
 from deltaci.store import reads, rows
 from deltaci.store.database import Database
+from deltaci.store.port import JournalEntry
 from tests.simulation.forge import SimulatedForge
 from tests.simulation.world import World
 
@@ -63,6 +65,7 @@ class Watch:
         while entries := reads.journal(connection, self._last_id, PAGE):
             for entry in entries:
                 self._world.violate(self.journal.take(entry))
+                self._check_trust(entry)
                 if entry.run_id:
                     run_ids[entry.run_id] = None
             self._last_id = entries[-1].id
@@ -73,6 +76,26 @@ class Watch:
                 self._world.broken("stored", "it has events, and no row", run_id)
             else:
                 self._world.violate(check_rows(self.journal, found))
+
+    def _check_trust(self, entry: JournalEntry) -> None:
+        """Code of a stranger is planned only where somebody asked for just that, and approved as it was asked."""
+        run = self.journal.past.folded.get(entry.entity_id)
+        if not isinstance(run, Run):
+            return
+        if entry.type == "RunApproved":
+            asked = self._world.approvals.get(run.approved_by)
+            if asked is None or not asked.is_about(run):
+                self._world.broken("approved_as_asked", f"approved by {run.approved_by}, who asked for {asked}", run.id)
+        elif entry.type == "PlanningStarted" and run.trigger.is_fork and not run.approved_by:
+            known = {
+                (one.key.repo_id, one.trigger.author)
+                for one in self.journal.past.folded.values()
+                if isinstance(one, Run) and one.approved_by
+            }
+            approval, repo_id, author = self._world.approval[run.key.repo_id], run.key.repo_id, run.trigger.author
+            is_known = approval == "first_time" and author != "" and (repo_id, author) in known
+            if approval != "none" and not is_known:
+                self._world.broken("planned_as_let", f"{author!r} of {approval} is planned, approved by nobody", run.id)
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:

@@ -14,6 +14,9 @@ import anyio
 import msgspec
 import trio
 
+from deltaci.domain.events import Trigger
+from deltaci.domain.repo import Approval
+from deltaci.domain.run import Run
 from deltaci.invariants import Heard, Violation
 from tests.simulation.parameters import Parameters
 
@@ -36,6 +39,24 @@ class Clock:
         return EPOCH_MS + self.offset_ms + elapsed_ms()
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """What somebody let run: this run, or of this pull request the named commit, or what was there at `at_ms`."""
+
+    repo_id: str
+    run_id: str = ""
+    pr_number: int | None = None
+    commit_sha: str = ""
+    at_ms: int = 0
+
+    def is_about(self, run: Run) -> bool:
+        """Whether letting `run` go on is what was asked for."""
+        if self.run_id:
+            return run.id == self.run_id
+        if (run.key.repo_id, run.key.pr_number) != (self.repo_id, self.pr_number):
+            return False
+        return run.key.commit_sha == self.commit_sha if self.commit_sha else run.created_at_ms < self.at_ms
+
+
 class World:
     """Chance, trace, counters, history and violations of one seed."""
 
@@ -49,6 +70,9 @@ class World:
         self.violations: list[Violation] = []
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self.known_runs: list[str] = []
+        self.approval: dict[str, Approval] = {}  # what each repository asks for
+        self.fork_pushes: list[tuple[str, Trigger, str]] = []  # repository, trigger, run
+        self.approvals: dict[str, Asked] = {}  # what was asked for, by the name under which
         self.runner_ids: dict[str, None] = {}
         self.secrets: deque[bytes] = deque(maxlen=SECRETS_MAX)
         self.clock = Clock(0)  # of the server that lives now, or lived last

@@ -42,7 +42,7 @@ from tests.builders import a_project
 from tests.orchestrator.support import ME, ManualClock, Stage, a_job, a_repo, staged
 
 FOR_EVER_MS: Final = 200 * 365 * 86_400_000
-REPORTING: Final = a_repo(report_to="results.jsonl", run_timeout_ms=FOR_EVER_MS)
+REPORTING: Final = a_repo(report_to="results.jsonl", run_timeout_ms=FOR_EVER_MS, approval="forks")
 OTHER: Final = a_repo(id="repo_2", name="tools", is_superseding=False, running_max=3)
 RUNNER_TOKEN: Final = "dci_runner_of_the_first_schema"
 BLUEPRINT: Final = Blueprint(fingerprint="0123456789abcdef", projects=(a_project(),))
@@ -76,7 +76,7 @@ async def fill(store: Store) -> None:
         await _finished_runs(stage, runner)
         await _deliveries(stage)
         await _held_runs(stage, runner)
-    async with staged(store, repo=REPORTING, clock=clock, seed=2, plans_at_once=1) as stage:
+    async with staged(store, repo=REPORTING, clock=clock, seed=2, plans_at_once=1, approval_within_ms=600_000) as stage:
         await _debts(stage, await stage.runner("fails", labels=("fails",)))
 
 
@@ -225,12 +225,34 @@ async def _debts(stage: Stage, runner: Runner) -> None:
     with anyio.fail_after(10):
         await asked.wait()
     await stage.run_until(planning, "PLANNING")
+    await _forks(stage)
     await stage.push("a" * 40, branch="created")
     with anyio.fail_after(10):
         while True:
             if (await stage.store.counts())["outbox"]["refused"] >= REFUSED:
                 break
             await anyio.sleep(0.005)
+
+
+async def _forks(stage: Stage) -> None:
+    """A run that waits for approval, and one that was approved and waits to be planned."""
+    runs = []
+    for number, sha in ((8, "b" * 40), (9, "d" * 40)):
+        trigger = Trigger(
+            kind="pull_request",
+            ref=f"refs/pull/{number}/head",
+            commit_sha=sha,
+            base_sha="1" * 40,
+            pr_number=number,
+            stream=f"pr:{number}",
+            is_fork=True,
+            author="mallory",
+        )
+        opened = Admit(delivery_id=f"d-fork-{number}", body_sha256=f"b-{sha}", event="pull_request", trigger=trigger)
+        admitted = await stage.orchestrator.admit(stage.repo.id, opened)
+        assert admitted.run_id is not None
+        runs.append(admitted.run_id)
+    await stage.orchestrator.approve(runs[1], ME)
 
 
 async def _started(stage: Stage, runner: Runner) -> wire.LeaseGranted:

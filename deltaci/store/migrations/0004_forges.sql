@@ -34,6 +34,10 @@ CREATE TABLE pull_request (
 ) WITHOUT ROWID;
 CREATE INDEX pull_request_open ON pull_request (repo_id, number) WHERE is_open;
 
+-- The author of a run that somebody approved, '' for any other: a first-time contributor is one who has none.
+ALTER TABLE run ADD COLUMN approved_author TEXT NOT NULL DEFAULT '';
+CREATE INDEX run_by_approved_author ON run (repo_id, approved_author) WHERE approved_author <> '';
+
 CREATE TABLE remote_id (
     repo_id TEXT NOT NULL,
     key TEXT NOT NULL,

@@ -22,6 +22,10 @@ SELECT id, snapshot FROM run
 WHERE repo_id = ? AND commit_sha = ? AND trigger_type = ? AND pr_number = ?
 ORDER BY attempt DESC LIMIT 1;
 
+-- name: is_author_approved
+-- Whether a run of an author was ever approved in a repository.
+SELECT 1 FROM run WHERE repo_id = ? AND approved_author = ? AND approved_author <> '' LIMIT 1;
+
 -- name: list_runs
 -- A page of all runs, newest first.
 SELECT run.id, run.snapshot, coalesce(repo.name, '') FROM run LEFT JOIN repo ON repo.id = run.repo_id
@@ -250,7 +254,8 @@ SELECT id FROM run WHERE id > ? ORDER BY id LIMIT ?;
 -- All columns of a run, whether its repository is told results, and the cause of its first event.
 SELECT run.snapshot, run.state, run.revision, run.due_at_ms,
     run.repo_id, run.commit_sha, run.trigger_type, run.pr_number, run.attempt, run.stream, repo.snapshot,
-    (SELECT cause FROM journal WHERE entity_id = run.id AND type = 'RunCreated' AND sequence = 1)
+    (SELECT cause FROM journal WHERE entity_id = run.id AND type = 'RunCreated' AND sequence = 1),
+    run.approved_author
 FROM run LEFT JOIN repo ON repo.id = run.repo_id WHERE run.id = ?;
 
 -- name: job_rows_of_run

@@ -2,13 +2,14 @@
 
 -- name: insert_run
 -- Conditional. The first revision of a run; no row when its id or its key and attempt exist.
-INSERT INTO run (id, repo_id, commit_sha, trigger_type, pr_number, attempt, stream, state, due_at_ms, revision, snapshot)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO run (
+    id, repo_id, commit_sha, trigger_type, pr_number, attempt, stream, approved_author, state, due_at_ms, revision, snapshot
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING;
 
 -- name: update_run
 -- Conditional. The next revision of a run; no row when another one is stored. What makes its key never changes.
-UPDATE run SET state = ?, due_at_ms = ?, revision = ?, snapshot = ? WHERE id = ? AND revision = ?;
+UPDATE run SET approved_author = ?, state = ?, due_at_ms = ?, revision = ?, snapshot = ? WHERE id = ? AND revision = ?;
 
 -- name: insert_job
 -- Conditional. The first revision of a job.

@@ -3,12 +3,14 @@
 import msgspec
 import pytest
 
+from deltaci.domain import run as runs
 from deltaci.domain.errors import RevisionConflict
 from deltaci.domain.pull_request import PullRequest
 from deltaci.domain.repo import Repo
 from deltaci.domain.requests import Approve, EndStream
+from deltaci.domain.states import EndReason
 from deltaci.store.port import ChangeRepo, DeliveryActed, SavePullRequest, SaveRemoteId, SaveRepo, Store
-from tests.builders import a_delivery
+from tests.builders import a_created_run, a_delivery, save_run, stepped
 
 pytestmark = pytest.mark.anyio
 
@@ -74,6 +76,28 @@ async def test_a_pull_request_is_replaced_and_found_while_it_is_open(store: Stor
     assert await store.pull_request("repo_1", 9) == closed
     assert await store.pull_request("repo_1", 8) is None
     assert await store.open_pull_requests("repo_1") == (a_pull_request(7),)
+
+
+async def test_an_author_is_known_once_a_run_of_theirs_was_approved(store: Store) -> None:
+    """In that repository alone, by the very name, and also when the run that was approved is over; never without."""
+    fork = {"kind": "pull_request", "pr_number": 7, "is_fork": True, "hold": "approval"}
+    others = [a_created_run(2, author="trudy", **fork), a_created_run(3, **fork), a_created_run(4, author="ada")]
+    created = a_created_run(1, author="mallory", **fork)
+    await store.commit([save_run(step) for step in (created, *others)])
+    approved = stepped(created.state, runs.Approve(by="alice"))
+    canceled = stepped(approved.state, runs.RequestCancel(reason=EndReason.USER_CANCELED))
+
+    before = await store.is_author_approved("repo_1", "mallory")
+    await store.commit([save_run(approved)])
+    after = await store.is_author_approved("repo_1", "mallory")
+    await store.commit([save_run(canceled)])
+
+    assert (before, after, await store.is_author_approved("repo_1", "mallory")) == (False, True, True)
+    unknown = [("repo_2", "mallory"), ("repo_1", "Mallory"), ("repo_1", "trudy"), ("repo_1", "ada"), ("repo_1", "")]
+    assert [await store.is_author_approved(*one) for one in unknown] == [False] * len(unknown)
+    row = await store.rows_of_run(created.state.id)
+    assert row is not None
+    assert row.run.columns.approved_author == "mallory"
 
 
 async def test_a_remote_id_is_the_last_one_that_was_saved(store: Store) -> None:

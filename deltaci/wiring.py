@@ -22,7 +22,10 @@ from deltaci.domain.recipe import RecipeState
 from deltaci.domain.repo import Repo
 from deltaci.domain.run import Run
 from deltaci.forge.git import GitResults, PlainGit
-from deltaci.forge.github import GitHub, GitHubStatuses
+from deltaci.forge.gitea_webhooks import Gitea
+from deltaci.forge.github import GitHubStatuses
+from deltaci.forge.github_webhooks import GitHub
+from deltaci.forge.gitlab_webhooks import GitLab
 from deltaci.forge.post import forge_client
 from deltaci.forge.webhook import WebhookForge
 from deltaci.gateway.house import House
@@ -108,12 +111,18 @@ class PlannerPort:
         return await advised(plan, self._advisor, within_ms=self._advisor_ms)
 
 
+def webhook_forges() -> Mapping[str, WebhookForge]:
+    """Who reads the webhooks that come to each address; what Forgejo sends is what Gitea sends, by one more name."""
+    gitea = Gitea()
+    return {"git": PlainGit(), "github": GitHub(), "gitlab": GitLab(), "gitea": gitea, "forgejo": gitea}
+
+
 @asynccontextmanager
 async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncIterator[House]:
     """The whole house on the data directory `data`, everything that was under way going on. Leaving it closes it."""
     directory.prepare(data)
     entropy = SystemEntropy()
-    forges: Mapping[str, WebhookForge] = {"git": PlainGit(), "github": GitHub()}
+    forges = webhook_forges()
     telemetry, space = Telemetry(), DiskSpace(data, settings.policy.disk_reserve_bytes)
     async with (
         SqliteStore.open(data / DATABASE_FILE) as store,

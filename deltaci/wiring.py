@@ -103,6 +103,7 @@ class PlannerPort:
             commit_sha=trigger.commit_sha,
             ref=trigger.ref,
             base_sha=trigger.base_sha,
+            base_ref=trigger.base_ref or None,
             is_pull_request=trigger.kind == "pull_request",
             is_trusted=not trigger.is_fork,
             recipe=recipe,

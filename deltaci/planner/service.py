@@ -83,7 +83,8 @@ class RepositoryPlanner:
 
         Args:
             ref: where the commit was seen (`refs/heads/main`, `refs/pull/7/head`); a hint for fetching.
-            base_ref: where `base_sha` was seen, for pull requests; a hint as well.
+            base_ref: where `base_sha` was seen, for pull requests; a hint as well. Without `base_sha`, the commit that
+                it names now is taken.
             is_trusted: False for changes from people who may not write to the repository: then `deltaci.yaml` is
                 taken from `base_sha`, which must be known.
             authorization: HTTP Authorization header value for fetching.
@@ -144,6 +145,11 @@ class RepositoryPlanner:
 
     async def _base(self, mirror: Mirror, base_sha: str | None, base_ref: str | None) -> tuple[str | None, str | None]:
         """The base if it can be had, or why it cannot: a base that is gone is normal after a force push."""
+        if not base_sha and base_ref:
+            try:
+                return await mirror.tip(base_ref), None
+            except MirrorError:
+                return None, f"its base {base_ref} could not be read from the repository"
         why = _NO_COMMIT.get(base_sha or "")
         if why is not None or base_sha is None:
             return None, why

@@ -5,7 +5,7 @@ import random
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -112,10 +112,14 @@ class PlannerPort:
         return await advised(plan, self._advisor, within_ms=self._advisor_ms)
 
 
-def webhook_forges() -> Mapping[str, WebhookForge]:
-    """Who reads the webhooks that come to each address; what Forgejo sends is what Gitea sends, by one more name."""
-    gitea = Gitea()
-    return {"git": PlainGit(), "github": GitHub(), "gitlab": GitLab(), "gitea": gitea, "forgejo": gitea}
+def webhook_forges(app_secrets: Sequence[str] = (), *, app_id: str = "") -> Mapping[str, WebhookForge]:
+    """Who reads the webhooks that come to each address; what Forgejo sends is what Gitea sends, by one more name.
+
+    Args:
+        app_secrets, app_id: of the GitHub App, as for `GitHub`.
+    """
+    gitea, github = Gitea(), GitHub(app_secrets, app_id=app_id)
+    return {"git": PlainGit(), "github": github, "gitlab": GitLab(), "gitea": gitea, "forgejo": gitea}
 
 
 @asynccontextmanager

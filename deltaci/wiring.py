@@ -5,7 +5,7 @@ import random
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -29,11 +29,13 @@ from deltaci.forge.client import ForgeClient, http_client
 from deltaci.forge.clone import CloneCredentials
 from deltaci.forge.git import GitResults, PlainGit
 from deltaci.forge.gitea_api import GiteaApi
-from deltaci.forge.github import GitHub
+from deltaci.forge.gitea_webhooks import Gitea
 from deltaci.forge.github_access import GitHubAccess
 from deltaci.forge.github_api import GitHubApi
 from deltaci.forge.github_app import GitHubApp, load_private_key
+from deltaci.forge.github_webhooks import GitHub
 from deltaci.forge.gitlab_api import GitLabApi
+from deltaci.forge.gitlab_webhooks import GitLab
 from deltaci.forge.settings import webhook_secrets
 from deltaci.forge.webhook import WebhookForge
 from deltaci.gateway.house import House
@@ -119,6 +121,7 @@ class PlannerPort:
             commit_sha=trigger.commit_sha,
             ref=trigger.ref,
             base_sha=trigger.base_sha,
+            base_ref=trigger.base_ref or None,
             is_pull_request=trigger.kind == "pull_request",
             is_trusted=not trigger.is_fork,
             authorize=partial(self._credentials.authorization, repo),
@@ -130,13 +133,22 @@ class PlannerPort:
         return await advised(plan, self._advisor, within_ms=self._advisor_ms)
 
 
+def webhook_forges(app_secrets: Sequence[str] = (), *, app_id: str = "") -> Mapping[str, WebhookForge]:
+    """Who reads the webhooks that come to each address; what Forgejo sends is what Gitea sends, by one more name.
+
+    Args:
+        app_secrets, app_id: of the GitHub App, as for `GitHub`.
+    """
+    gitea, github = Gitea(), GitHub(app_secrets, app_id=app_id)
+    return {"git": PlainGit(), "github": github, "gitlab": GitLab(), "gitea": gitea, "forgejo": gitea}
+
+
 @asynccontextmanager
 async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncIterator[House]:
     """The whole house on the data directory `data`, everything that was under way going on. Leaving it closes it."""
     directory.prepare(data)
     entropy = SystemEntropy()
-    _app_secrets = webhook_secrets(settings.github)  # those that sign the App's webhooks
-    forges: Mapping[str, WebhookForge] = {"git": PlainGit(), "github": GitHub()}
+    forges = webhook_forges(webhook_secrets(settings.github), app_id=str(settings.github.app_id or ""))
     telemetry, space = Telemetry(), DiskSpace(data, settings.policy.disk_reserve_bytes)
     async with (
         SqliteStore.open(data / DATABASE_FILE) as store,

@@ -1,13 +1,14 @@
-"""What only the wiring knows: the clock, what asks forges, and how a plan gets to a private repository."""
+"""What only the wiring knows: the clock, who reads and who asks forges, and how a plan gets to a private repository."""
 
 import random
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from deltaci.domain.errors import ConfigError
-from deltaci.domain.repo import Repo
+from deltaci.domain.repo import Forge, Repo
 from deltaci.forge.api import Credential
 from deltaci.forge.client import ForgeClient, http_client
 from deltaci.forge.github_api import GitHubApi
@@ -17,7 +18,7 @@ from deltaci.planner.bounds import Bounds
 from deltaci.planner.service import RepositoryPlanner
 from deltaci.settings import Settings
 from deltaci.store.memory import MemoryStore
-from deltaci.wiring import PlannerPort, SystemClock, forge_apis
+from deltaci.wiring import PlannerPort, SystemClock, forge_apis, webhook_forges
 from tests.builders import a_run
 from tests.forge.certificates import app_key, pem_of
 from tests.forge.hooks import a_repo
@@ -113,3 +114,11 @@ async def test_a_forge_that_is_left_alone_is_seen_in_the_metrics() -> None:
 
     assert 'deltaci_forge_left_alone{host="github.example"} 1.0' in shown
     assert 'deltaci_forge_requests_total{host="github.example",outcome="failed"} 1.0' in shown
+
+
+def test_every_kind_of_repository_has_somebody_who_reads_its_webhooks() -> None:
+    """A repository that can be registered and never heard of would be a trap; Forgejo speaks Gitea's language."""
+    forges = webhook_forges()
+
+    assert {name: forges[name].name for name in get_args(Forge)} == {name: name for name in get_args(Forge)}
+    assert forges["forgejo"] is forges["gitea"]

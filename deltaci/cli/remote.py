@@ -2,9 +2,9 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, get_args
 from urllib.parse import urlparse
 
 import click
@@ -13,12 +13,19 @@ from rich.console import Console
 from deltaci.cli import show
 from deltaci.cli.api import Api, read_secret, segment, with_api
 from deltaci.domain.errors import ConfigError
+from deltaci.domain.repo import Forge
 from deltaci.forge.git import install_hook, post_receive_hook
 
 # Without a terminal nobody looks at the width: a pipe gets whole lines.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 POLL_S = 0.3
+# What a webhook is set to at each forge that is not told by a hook of ours.
+WEBHOOK_EVENTS: Final[Mapping[str, str]] = {
+    "github": "application/json; pushes, pull requests, merge groups, issue comments, repositories",
+    "gitlab": "secret or signing token; push, tag push, comment and merge request events",
+    "gitea": "application/json; push, delete, pull request, issue and pull request comment, repository events",
+}
 
 
 # ---- repositories ------------------------------------------------------------------------------------------------
@@ -32,7 +39,7 @@ def repo() -> None:
 @repo.command("add")
 @click.argument("name")
 @click.option("--url", required=True, help="Where to clone it from; a path for a bare repository on this machine.")
-@click.option("--forge", type=click.Choice(["git", "github"]), required=True)
+@click.option("--forge", type=click.Choice(get_args(Forge)), required=True, help="gitea is for Forgejo, too.")
 @click.option(
     "--secret-file", type=click.Path(path_type=Path, dir_okay=False), required=True, help="At least 16 characters."
 )
@@ -72,8 +79,8 @@ def add(
     }
     made = api.post("/repos", body)["repo"]
     click.echo(f"registered {made['name']} as {made['id']}")
-    if forge == "github":
-        click.echo(f"webhook: {api.server}/api/v1/webhooks/github  (application/json, events push and pull_request)")
+    if forge in WEBHOOK_EVENTS:
+        click.echo(f"webhook: {api.server}/api/v1/webhooks/{forge}  ({WEBHOOK_EVENTS[forge]})")
     elif hook and local is not None:
         try:
             written = install_hook(local.resolve(), post_receive_hook(api.server, name, secret_file.resolve()))

@@ -42,7 +42,8 @@ class RunKey(msgspec.Struct, frozen=True):
 class Trigger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What came from outside: a push, a pull request, a person, or somebody's clock.
 
-    `base_sha` is the commit before a push, or the head of the target branch; None when there is none.
+    `base_sha` is the commit before a push, or the head of the target branch; None when there is none. `base_ref` is
+    the full name of the target branch of a pull request: where a forge does not tell its head, that is looked up.
     `labels` are those of the pull request when it was pushed to.
     `stream` names what a newer run of the same makes superfluous: `branch:main`, `pr:12`.
     """
@@ -58,6 +59,7 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     title: str = ""
     author: str = ""
     labels: tuple[str, ...] = ()
+    base_ref: str = ""
 
 
 # What a run waits for before it is planned: nothing, or somebody who lets its commit run.

@@ -7,8 +7,9 @@ class PullRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """One row a request, replaced whenever an event or a look at the forge tells something newer.
 
     `head_ref` is a full ref name in the repository that the change comes from, which is another one if `is_fork`.
-    `updated_at_ms` is the forge's: an event that is older than the row changes nothing. `approved_sha`: the commit that
-    somebody with the right let run, empty for none.
+    `base_sha` and `author` are empty where the forge does not tell them. `updated_at_ms` is the forge's: an event that
+    is older than the row changes nothing. `approved_sha`: the commit that somebody with the right let run, empty for
+    none.
     """
 
     repo_id: str
@@ -28,10 +29,18 @@ class PullRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 def newer(known: PullRequest | None, told: PullRequest) -> PullRequest | None:
-    """What to store of `told`; None if `known` is as new. An approval stays with its commit."""
+    """What to store of `told`; None if `known` is as new. An approval stays with its commit.
+
+    What was known stays where an event leaves it out: the author, and the head of the base branch if it is the same.
+    """
     if known is None:
         return told
-    told = msgspec.structs.replace(told, approved_sha=known.approved_sha)
+    told = msgspec.structs.replace(
+        told,
+        approved_sha=known.approved_sha,
+        author=told.author or known.author,
+        base_sha=told.base_sha or (known.base_sha if told.base_ref == known.base_ref else ""),
+    )
     if told.updated_at_ms < known.updated_at_ms or told == known:
         return None
     return told

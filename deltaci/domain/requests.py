@@ -54,13 +54,16 @@ class Approve(_Request, frozen=True, kw_only=True):
     """Somebody lets the held run of a pull request go on: of `commit_sha` alone, or of the head if that is empty.
 
     A comment names no commit: then `at_ms` (when it was written) keeps a commit that came later from being approved.
+    A check of ours names its run: the forge does not tell the pull request of a fork's commit, so `pr_number` may then
+    be 0 for "that of `run_id`".
     """
 
     by: str
     right: Right
-    pr_number: int
+    pr_number: int = 0
     commit_sha: str = ""
     at_ms: int = 0
+    run_id: str = ""
 
 
 class RenameRepo(_Request, frozen=True, kw_only=True):
@@ -77,7 +80,7 @@ class RemoveRepo(_Request, frozen=True, kw_only=True):
 
 
 class AddRepos(_Request, frozen=True, kw_only=True):
-    """An installation of our app may see these repositories now."""
+    """An installation of our app may see these repositories now; those it saw before if `repos` is empty."""
 
     installation_id: int
     repos: tuple["InstalledRepo", ...]

@@ -28,21 +28,16 @@ from deltaci.domain.errors import (
     ForgeUnavailable,
     MalformedRequest,
 )
-from deltaci.domain.events import Trigger
 from deltaci.domain.repo import Repo
 from deltaci.forge.client import Ask, ForgeClient
+from deltaci.forge.payloads import Pushed, of_push, received
 from deltaci.forge.webhook import (
-    AUTHOR_CHARACTERS_MAX,
-    TITLE_CHARACTERS_MAX,
     Received,
     Webhook,
     claimed_digest,
     decoded,
-    full_ref,
     is_signed,
-    object_id_or_none,
     one_line,
-    push_stream,
     required_header,
     signature,
 )
@@ -89,8 +84,9 @@ class PlainGit:
             raise BadSignature(f"the signature in {SIGNATURE_HEADER} was not made with the secret of that repository")
         return found
 
-    def read(self, webhook: Webhook, repo: Repo) -> Received:
-        """See `WebhookForge`."""
+    def read(self, webhook: Webhook, repo: Repo | None) -> Received:
+        """See `WebhookForge`. There is always a repository."""
+        assert repo is not None, "a hook of plain git is always about the repository whose secret signed"
         delivery_id = required_header(webhook, DELIVERY_HEADER)
         event = required_header(webhook, EVENT_HEADER, is_event=True)
         if event != "push":
@@ -98,24 +94,15 @@ class PlainGit:
         push = decoded(webhook.body, _Push)
         if push.repository != repo.name:
             raise MalformedRequest(f"the body is not about the repository {repo.name}")
-        name = full_ref(push.ref)
-        before, after = object_id_or_none(push.before, "before"), object_id_or_none(push.after, "after")
-        stream = push_stream(name)
-        if stream is None:
-            return Received(delivery_id=delivery_id, event=event, ignored=f"{name} is neither a branch nor a tag")
-        if after is None:
-            return Received(delivery_id=delivery_id, event=event, ignored=f"{name} was deleted")
-        trigger = Trigger(
-            kind="push",
-            ref=name,
-            commit_sha=after,
-            base_sha=None if stream.startswith("tag:") else before,
-            stream=stream,
+        pushed = Pushed(
+            ref=push.ref,
+            before=push.before,
+            after=push.after,
             is_forced=push.forced,
-            title=one_line(push.title, TITLE_CHARACTERS_MAX),
-            author=one_line(push.author, AUTHOR_CHARACTERS_MAX),
+            title=push.title,
+            author=push.author,
         )
-        return Received(delivery_id=delivery_id, event=event, trigger=trigger)
+        return received(delivery_id, event, of_push(pushed))
 
 
 # ---- the hook ----------------------------------------------------------------------------------------------------

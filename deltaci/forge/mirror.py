@@ -126,6 +126,25 @@ class Mirror:
             refused.retry_after_ms = error.retry_after_ms
             raise refused from error
 
+    async def tip(self, ref: str) -> str:
+        """The commit that `ref` of the remote names now; it is here then, with its history.
+
+        Raises:
+            MirrorError: malformed ref; there is none of that name, or no answer in time (retryable).
+        """
+        self._check_ref(ref)
+        asked = f"fetch {ref}"
+        async with self._lock:
+            await self._open()
+            header = _header(self.clone_url, await self._authorization(asked))
+            result = await self._fetch((f"+{ref}:{_name_here(ref)}",), header)
+            if result.exit_code != 0:
+                raise self.error(asked, last_line(result.stderr), is_retryable=True)
+            found = await self._git(
+                ["rev-parse", "--verify", f"{_name_here(ref)}^{{commit}}"], asked, must_succeed=True
+            )
+            return found.stdout.decode("ascii").strip()
+
     async def has(self, commit_sha: str) -> bool:
         """Whether the commit is here already. Raises MirrorError on a malformed sha."""
         self.local().check_sha(commit_sha)
@@ -292,11 +311,15 @@ def basic_authorization(user: str, token: str) -> str:
 
 def _attempts(commit_sha: str, ref: str | None) -> Iterable[tuple[str, ...]]:
     if ref is not None:
-        # A name of our own for each ref: `a` that became `a/b` would otherwise collide with its former self.
-        yield (f"+{ref}:refs/delta/{hashlib.sha256(ref.encode()).hexdigest()[:40]}",)
+        yield (f"+{ref}:{_name_here(ref)}",)
     yield (f"+{commit_sha}:refs/delta/{commit_sha}",)
     yield ("+refs/heads/*:refs/remotes/heads/*", "+refs/tags/*:refs/remotes/tags/*")
     yield ("+refs/pull/*/head:refs/remotes/pull/*", "+refs/merge-requests/*/head:refs/remotes/merge-requests/*")
+
+
+def _name_here(ref: str) -> str:
+    """A name of our own for each ref: `a` that became `a/b` would otherwise collide with its former self."""
+    return f"refs/delta/{hashlib.sha256(ref.encode()).hexdigest()[:40]}"
 
 
 def _checked_url(url: str, repo_id: str) -> str:

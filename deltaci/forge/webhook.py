@@ -8,7 +8,7 @@ Rule 3: signed does not mean well-formed: what is read is bounded, typed and ref
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
 
 import msgspec
@@ -22,6 +22,7 @@ from deltaci.domain.requests import Request
 TITLE_CHARACTERS_MAX: Final = 200
 AUTHOR_CHARACTERS_MAX: Final = 100
 REF_CHARACTERS_MAX: Final = 1_024
+NAME_CHARACTERS_MAX: Final = 200
 
 _SIGNATURE: Final = re.compile(r"sha256=([0-9a-fA-F]{64})", re.ASCII)
 _SHA: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", re.ASCII)
@@ -64,8 +65,11 @@ class WebhookForge(Protocol):
         """As in `Repo.forge`, and in the address its webhooks are sent to."""
         ...
 
-    def authenticate(self, webhook: Webhook, repos: Sequence[Repo]) -> Repo:
-        """The repository whose secret signed the webhook, and which it is about.
+    def authenticate(self, webhook: Webhook, repos: Sequence[Repo]) -> Repo | None:
+        """The repository which the webhook is about, and whose secret, old or new, or a shared one signed it.
+
+        None if it is signed and about none of ours: an event of an installation, of an organisation, or of a
+        repository that is not registered and that the secret may sign for.
 
         Args:
             repos: all registered repositories; those of other forges are passed over. One HMAC over the body is
@@ -77,8 +81,8 @@ class WebhookForge(Protocol):
         """
         ...
 
-    def read(self, webhook: Webhook, repo: Repo) -> Received:
-        """What an authenticated webhook says about `repo`; raises `MalformedRequest`."""
+    def read(self, webhook: Webhook, repo: Repo | None) -> Received:
+        """What an authenticated webhook says, about `repo` if there is one; raises `MalformedRequest`."""
         ...
 
 
@@ -104,6 +108,37 @@ def claimed_digest(webhook: Webhook, header: str) -> bytes:
 def is_signed(secret: str, body: bytes, claimed: bytes) -> bool:
     """Whether `secret` signed `body`, in a time that tells nothing about `claimed`; an empty secret never did."""
     return hmac.compare_digest(hmac.digest(secret.encode(), body, hashlib.sha256), claimed) and secret != ""
+
+
+def good_secrets(repos: Sequence[Repo], shared: Sequence[str], is_good: Callable[[str], bool]) -> frozenset[str]:
+    """Those secrets of `repos`, old or new, and of `shared` that `is_good` holds for.
+
+    Every one is tried, also after one was good: how long it takes must not tell which one it was.
+    """
+    known = dict.fromkeys([*shared, *(secret for repo in repos for secret in (repo.secret, repo.previous_secret))])
+    return frozenset([secret for secret in known if is_good(secret)]) - {""}
+
+
+def signed_repo(
+    repos: Sequence[Repo], shared: Sequence[str], good: frozenset[str], names: Sequence[str]
+) -> Repo | None:
+    """The repository with one of `names`, the first that is registered, if one of the `good` secrets is its own.
+
+    A shared one is everybody's. Names are compared without regard to case, as forges do. Of two repositories with the
+    same name the one that was not removed counts.
+    """
+    is_for_all = not good.isdisjoint(shared)
+    for name in names:
+        for repo in sorted(repos, key=lambda one: one.removed_because != ""):
+            is_own = repo.secret in good or repo.previous_secret in good
+            if repo.name.casefold() == name.casefold() and (is_for_all or is_own):
+                return repo
+    return None
+
+
+def unregistered(name: str) -> str:
+    """Why a webhook that is signed, and about a repository that nobody added, changes nothing."""
+    return f"the repository {one_line(name, NAME_CHARACTERS_MAX)} is not registered here"
 
 
 # ---- reading -----------------------------------------------------------------------------------------------------

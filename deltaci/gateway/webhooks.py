@@ -7,7 +7,8 @@ from quart import Blueprint, Response, current_app, request
 
 from deltaci.domain.errors import NotFound, ProtocolError
 from deltaci.domain.events import Cause
-from deltaci.forge.webhook import Webhook
+from deltaci.domain.repo import Repo
+from deltaci.forge.webhook import Received, Webhook
 from deltaci.gateway import answers
 from deltaci.gateway.house import House, raw_body
 from deltaci.orchestrator.messages import Admit
@@ -25,8 +26,9 @@ async def receive(forge: str) -> Response:
         raise NotFound(f"no forge {forge[:50]!r}: this server knows {', '.join(sorted(house.forges))}")
     webhook = Webhook({name.lower(): value for name, value in request.headers.items()}, await raw_body(request))
     try:
-        repo = adapter.authenticate(webhook, house.orchestrator.repos.all())
-        received = adapter.read(webhook, repo)
+        found = adapter.authenticate(webhook, house.orchestrator.repos.all())
+        received = adapter.read(webhook, found)
+        repo = _registered(found, received)
     except (ProtocolError, NotFound) as error:
         await _record(house, forge, error)
         raise
@@ -45,6 +47,12 @@ async def receive(forge: str) -> Response:
     if admitted.run_id is None:
         return answers.ok({"ignored": admitted.ignored}, 202)
     return answers.ok({"run_id": admitted.run_id, "duplicate": admitted.is_duplicate}, 202)
+
+
+def _registered(repo: Repo | None, received: Received) -> Repo:
+    if repo is None:
+        raise NotFound(received.ignored or f"the event {received.event} is about no repository that is registered here")
+    return repo
 
 
 async def _record(house: House, forge: str, error: ProtocolError | NotFound) -> None:

@@ -88,7 +88,8 @@ class RepositoryPlanner:
 
         Args:
             ref: where the commit was seen (`refs/heads/main`, `refs/pull/7/head`); a hint for fetching.
-            base_ref: where `base_sha` was seen, for pull requests; a hint as well.
+            base_ref: where `base_sha` was seen, for pull requests; a hint as well. Without `base_sha`, the commit that
+                it names now is taken.
             is_trusted: False for changes from people who may not write to the repository: then `deltaci.yaml` is
                 taken from `base_sha`, which must be known.
             authorize: asked before each fetch for the HTTP Authorization header value.
@@ -116,7 +117,8 @@ class RepositoryPlanner:
                 has_a_say=has_a_say,
                 occasion=occasion,
             )
-            if reading is not None and self._bounds.source == "api" and not mirror.is_filled():
+            is_by_name = not base_sha and base_ref is not None  # what that names, the repository itself tells
+            if reading is not None and self._bounds.source == "api" and not (is_by_name or mirror.is_filled()):
                 try:
                     return await self._plan_without_a_clone(reading, asked, request)
                 except NotTold as error:
@@ -204,6 +206,11 @@ class RepositoryPlanner:
 
     async def _base(self, mirror: Mirror, base_sha: str | None, base_ref: str | None) -> tuple[str | None, str | None]:
         """The base if it can be had, or why it cannot: a base that is gone is normal after a force push."""
+        if not base_sha and base_ref:
+            try:
+                return await mirror.tip(base_ref), None
+            except MirrorError:
+                return None, f"its base {base_ref} could not be read from the repository"
         why = no_base(base_sha)
         if why is not None or base_sha is None:
             return None, why

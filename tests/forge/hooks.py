@@ -90,3 +90,46 @@ def a_git_push(**fields: Any) -> dict[str, Any]:
         "title": "Add a cart",
         **fields,
     }
+
+
+# ---- other forges ------------------------------------------------------------------------------------------------
+
+
+def from_gitlab(
+    body: bytes | dict[str, Any], *, event: str = "Push Hook", token: str = "s3cret", **headers: str
+) -> Webhook:
+    raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    return Webhook(
+        {
+            "content-type": "application/json",
+            "x-gitlab-event": event,
+            "x-gitlab-token": token,
+            "x-gitlab-instance": "https://gitlab.example.com",
+            "x-gitlab-webhook-uuid": "5f0e6d3c-2e1a-4a6e-8c47-3f6f7f2f9b10",
+            "x-gitlab-event-uuid": "13792a34-cac6-4fda-95a8-c58e00a3954e",
+            "idempotency-key": "f5e57ebe-07c4-11ee-8000-000000000002",
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        },
+        raw,
+    )
+
+
+def from_gitea(
+    body: bytes | dict[str, Any],
+    *,
+    event: str = "push",
+    secret: str = "s3cret",
+    is_forgejo: bool = False,
+    **headers: str,
+) -> Webhook:
+    raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    digest = signature(secret, raw).removeprefix("sha256=")
+    sent = {"content-type": "application/json", "x-hub-signature-256": f"sha256={digest}"}
+    for prefix in ("x-forgejo", "x-gitea", "x-gogs") if is_forgejo else ("x-gitea", "x-gogs"):
+        sent |= {
+            f"{prefix}-delivery": "f6266f16-1bf3-46a5-9ea4-602e06ead473",
+            f"{prefix}-event": event,
+            f"{prefix}-event-type": event,
+            f"{prefix}-signature": digest,
+        }
+    return Webhook(sent | {name.replace("_", "-"): value for name, value in headers.items()}, raw)

@@ -145,6 +145,24 @@ async def test_a_pull_request_head_is_found_without_its_ref(mirror: Mirror, orig
     assert await mirror.has(sha)
 
 
+async def test_the_tip_of_a_branch_is_the_one_that_the_remote_has_now(mirror: Mirror, origin: Origin) -> None:
+    """Also after a force push; and what is no ref of the remote is an error, not an old answer."""
+    first = origin.commit({"a": "1"})
+    tips = [await mirror.tip("refs/heads/main")]
+    origin.git("commit", "-q", "--amend", "-m", "another")
+    tips.append(await mirror.tip("refs/heads/main"))
+    origin.git("tag", "-a", "v1", "-m", "first")
+    tips.append(await mirror.tip("refs/tags/v1"))
+    origin.git("branch", "-q", "-m", "main", "trunk")
+
+    second = origin.git("rev-parse", "HEAD")
+    assert tips == [first, second, second]
+    assert await mirror.has(second)
+    for ref in ("refs/heads/main", "--upload-pack=x"):
+        with pytest.raises(MirrorError):
+            await mirror.tip(ref)
+
+
 async def test_a_branch_that_became_a_directory_of_branches_is_no_obstacle(mirror: Mirror, origin: Origin) -> None:
     """`a` deleted, `a/b` made: names of refs collide where they are files."""
     first = origin.commit({"a": "1"})

@@ -8,6 +8,7 @@ import pytest
 
 from deltaci.domain.errors import ConfigError
 from deltaci.domain.repo import Repo
+from deltaci.domain.requests import EndStream
 from deltaci.forge.git import PlainGit, install_hook, post_receive_hook
 from deltaci.forge.webhook import Received, Webhook
 from tests.forge.hooks import a_repo
@@ -107,7 +108,7 @@ def test_pushing_back_and_forth_gives_new_deliveries_each_time(checkout: Checkou
 
 @pytest.mark.slow
 def test_every_branch_and_tag_of_a_push_is_a_delivery(checkout: Checkout) -> None:
-    """An annotated tag is told by the commit behind it; notes and deletions start nothing."""
+    """An annotated tag is told by the commit behind it; notes start nothing, and deletions end what runs."""
     sha = checkout.commit("one")
     checkout.git("tag", "-a", "v1", "-m", "first")
     checkout.git("notes", "add", "-m", "a note")
@@ -119,7 +120,7 @@ def test_every_branch_and_tag_of_a_push_is_a_delivery(checkout: Checkout) -> Non
 
     by_ref = {asked.json()["ref"]: received(asked) for asked in server.asked}
     assert {"refs/heads/main", "refs/heads/old", "refs/tags/v1"} == by_ref.keys()
-    assert by_ref["refs/heads/old"].ignored == "refs/heads/old was deleted"
+    assert by_ref["refs/heads/old"].request == EndStream(stream="branch:old", because="the branch old was deleted")
     tag = by_ref["refs/tags/v1"].trigger
     assert tag is not None
     assert (tag.commit_sha, tag.stream) == (sha, "tag:v1")

@@ -8,7 +8,7 @@ import pytest
 from deltaci.domain.errors import BadSignature, MalformedRequest, NotFound
 from deltaci.domain.repo import Repo
 from deltaci.forge.git import PlainGit
-from deltaci.forge.github import GitHub
+from deltaci.forge.github_webhooks import GitHub
 from deltaci.forge.webhook import Webhook, WebhookForge, signature
 from tests.forge.hooks import a_git_push, a_push, a_repo, from_git, from_github
 

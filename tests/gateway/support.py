@@ -17,7 +17,7 @@ from deltaci.domain.ids import hashed
 from deltaci.domain.plan import PlannedJob
 from deltaci.domain.repo import Repo
 from deltaci.forge.git import PlainGit
-from deltaci.forge.github import GitHub
+from deltaci.forge.github_webhooks import GitHub
 from deltaci.forge.webhook import signature
 from deltaci.gateway.app import create_app
 from deltaci.gateway.house import House, Limits

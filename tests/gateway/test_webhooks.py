@@ -86,13 +86,13 @@ async def test_a_delivery_id_with_another_body_is_refused(tmp_path: Path) -> Non
 async def test_what_starts_nothing_says_why(tmp_path: Path) -> None:
     """Every webhook that is accepted has a run or a reason why not; it is kept, and told again."""
     async with opened(tmp_path) as gateway:
-        deleted = await gateway.deliver(a_push(after="0" * 40))
+        odd = await gateway.deliver(a_push(ref="refs/changes/1"))
         note = await gateway.deliver(a_push(ref="refs/notes/commits"), x_deltaci_delivery="d-2")
         again = await gateway.deliver(a_push(ref="refs/notes/commits"), x_deltaci_delivery="d-2")
         other = await gateway.deliver(x_deltaci_event="pong", x_deltaci_delivery="d-3")
 
-    assert [one.status_code for one in (deleted, note, again, other)] == [202] * 4
-    assert await deleted.get_json() == {"ignored": "refs/heads/main was deleted"}
+    assert [one.status_code for one in (odd, note, again, other)] == [202] * 4
+    assert await odd.get_json() == {"ignored": "refs/changes/1 is neither a branch nor a tag"}
     assert await note.get_json() == {"ignored": "refs/notes/commits is neither a branch nor a tag"}
     assert await again.get_data(as_text=False) == await note.get_data(as_text=False)
     assert await other.get_json() == {"ignored": "the event pong starts no run"}
@@ -102,7 +102,8 @@ async def test_github_pushes_and_pull_requests_become_runs(tmp_path: Path) -> No
     """Two kinds of trigger of the same commit are two runs."""
     repository = {"full_name": "acme/shop"}
     push = {"repository": repository, "ref": "refs/heads/main", "before": OLD, "after": SHA}
-    sides = {"head": {"sha": SHA, "repo": repository}, "base": {"sha": OLD, "repo": repository}}
+    base = {"sha": OLD, "ref": "main", "repo": repository}
+    sides = {"head": {"sha": SHA, "ref": "cart", "repo": repository}, "base": base}
     pull = {"repository": repository, "action": "opened", "number": 7, "pull_request": sides}
     async with opened(tmp_path, repo=a_github_repo()) as gateway:
         pushed = await (await github(gateway, "push", push)).get_json()

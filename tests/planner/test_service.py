@@ -133,6 +133,22 @@ async def test_a_pull_request_is_compared_with_its_merge_base(planner: Repositor
     assert plan.base_sha == fork_point
 
 
+async def test_a_base_that_is_not_told_is_looked_up_by_its_name(planner: RepositoryPlanner, origin: Origin) -> None:
+    """GitLab tells the target branch of a merge request, and not where that is; without it, a fork has no plan."""
+    origin.commit({"deltaci.yaml": CONFIGURATION})
+    origin.git("checkout", "-q", "-b", "topic")
+    head = origin.commit({"web/a.js": "1"})
+    origin.git("checkout", "-q", "main")
+    origin.commit({"api/a.py": "1"})
+    more: dict[str, Any] = {"ref": "refs/heads/topic", "is_pull_request": True, "is_trusted": False}
+
+    plan = await plan_of(planner, origin, head, base_ref="refs/heads/main", **more)
+
+    assert running(plan) == ["web"]
+    with pytest.raises(PlanFailed, match="its base refs/heads/gone could not be read"):
+        await plan_of(planner, origin, head, base_ref="refs/heads/gone", **more)
+
+
 async def test_a_fork_gets_the_configuration_of_the_target(planner: RepositoryPlanner, origin: Origin) -> None:
     """Whoever may not push may not choose what runs where."""
     target = origin.commit({"deltaci.yaml": CONFIGURATION})

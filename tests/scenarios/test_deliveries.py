@@ -104,7 +104,10 @@ def test_signed_webhooks_of_github_are_executed(tmp_path: Path) -> None:
         )
         repository = {"full_name": "acme/shop"}
         push = {"repository": repository, "ref": "refs/heads/topic", "before": base, "after": head}
-        sides = {"head": {"sha": head, "repo": repository}, "base": {"sha": base, "repo": repository}}
+        sides = {
+            "head": {"sha": head, "ref": "topic", "repo": repository},
+            "base": {"sha": base, "ref": "main", "repo": repository},
+        }
         pull = {"repository": repository, "action": "opened", "number": 7, "pull_request": sides}
         with RunnerProcess(server):
             forged = github(server, "push", push, "g-0", secret="x" * 20)

@@ -91,8 +91,9 @@ class PlainGit:
             raise BadSignature(f"the signature in {SIGNATURE_HEADER} was not made with the secret of that repository")
         return found
 
-    def read(self, webhook: Webhook, repo: Repo) -> Received:
-        """See `WebhookForge`."""
+    def read(self, webhook: Webhook, repo: Repo | None) -> Received:
+        """See `WebhookForge`. There is always a repository."""
+        assert repo is not None, "a hook of plain git is always about the repository whose secret signed"
         delivery_id = required_header(webhook, DELIVERY_HEADER)
         event = required_header(webhook, EVENT_HEADER, is_event=True)
         if event != "push":

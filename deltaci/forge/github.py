@@ -138,8 +138,9 @@ class GitHub:
         shown = one_line(full_name, 200)
         raise NotFound(f"the repository {shown!r} is not registered with the secret that signed this: add it first")
 
-    def read(self, webhook: Webhook, repo: Repo) -> Received:
+    def read(self, webhook: Webhook, repo: Repo | None) -> Received:
         """See `WebhookForge`."""
+        assert repo is not None, "no event is read that is about no repository"
         delivery_id = required_header(webhook, DELIVERY_HEADER)
         event = required_header(webhook, EVENT_HEADER, is_event=True)
         if _full_name(webhook).casefold() != repo.name.casefold():

@@ -64,7 +64,7 @@ class WebhookForge(Protocol):
         """As in `Repo.forge`, and in the address its webhooks are sent to."""
         ...
 
-    def authenticate(self, webhook: Webhook, repos: Sequence[Repo]) -> Repo:
+    def authenticate(self, webhook: Webhook, repos: Sequence[Repo]) -> Repo | None:
         """The repository whose secret signed the webhook, and which it is about.
 
         Args:
@@ -77,8 +77,8 @@ class WebhookForge(Protocol):
         """
         ...
 
-    def read(self, webhook: Webhook, repo: Repo) -> Received:
-        """What an authenticated webhook says about `repo`; raises `MalformedRequest`."""
+    def read(self, webhook: Webhook, repo: Repo | None) -> Received:
+        """What an authenticated webhook says, about `repo` if there is one; raises `MalformedRequest`."""
         ...
 
 

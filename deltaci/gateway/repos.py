@@ -3,6 +3,7 @@
 Rule: an audit record says which secret was changed, and never to what.
 """
 
+import re
 from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
@@ -35,6 +36,8 @@ RunTimeout: TypeAlias = Annotated[int, Meta(ge=1_000, le=30 * 24 * 3_600_000)]
 InstallationId: TypeAlias = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 Watched: TypeAlias = Annotated[tuple[Branch, ...], Meta(max_length=WATCHED_MAX)]
 
+# What stands before the host of an address may be a password.
+_LOGIN: Final = re.compile(r"//[^/@]*@")
 SECRETS: Final = frozenset({"secret", "previous_secret", "api_token"})
 
 
@@ -155,6 +158,6 @@ def changes_of(repo: Repo, asked: RepoChanges) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    return (
-        ", ".join(value) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else str(value)
-    )
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    return str(value).lower() if isinstance(value, bool) else _LOGIN.sub("//", str(value))

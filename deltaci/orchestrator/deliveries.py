@@ -73,9 +73,13 @@ class Deliveries:
         """
         store = self._ports.store
         delivery = await store.delivery(repo_id, delivery_id)
-        if delivery is None or delivery.request is None or is_done(delivery.outcome):
+        if delivery is None or delivery.request is None:
             return
         repo = await store.load_repo(repo_id) if repo_id else None
+        if is_done(delivery.outcome):
+            if repo is not None:
+                self._ports.repo_changed(repo)  # it may have been this, in a commit that nobody could tell the fate of
+            return
         try:
             deed = await self._done(delivery, repo)
         except (ForgeRejected, NameTaken, NotFound, RepoRemoved) as error:

@@ -197,8 +197,10 @@ class RepoDirectory:
         self._by_id = {repo.id: repo for repo in repos}
 
     def add(self, repo: Repo) -> None:
-        """The repository is stored so."""
-        self._by_id[repo.id] = repo
+        """The repository is stored so; whoever read it before it was changed is not believed."""
+        known = self._by_id.get(repo.id)
+        if known is None or known.revision <= repo.revision:
+            self._by_id[repo.id] = repo
 
     def all(self) -> tuple[Repo, ...]:
         """Every repository, in order of registration, also those that were removed."""

@@ -149,6 +149,7 @@ class RepoActor(Stored[Repo | None]):
             return await self._accept(message, message.request, told)
         delivery = self._delivery(message, ignored=ignored)
         await self.ports.store.commit((delivery, *told))
+        wake_outbox(told, self.ports)
         return admitted(delivery)
 
     async def _told(self, repo: Repo | None, message: Admit) -> tuple[tuple[Write, ...], str | None]:
@@ -166,7 +167,8 @@ class RepoActor(Stored[Repo | None]):
         if repo.is_one_run_a_commit and trigger.kind == "push":
             taker = left_to(trigger, await store.open_pull_requests(repo.id))
             if taker is not None:
-                return told, f"pull request {taker.number} is open: its own event runs this commit"
+                passed = await self._left_behind(repo, trigger)
+                return (*told, *passed), f"pull request {taker.number} is open: its own event runs this commit"
         return told, None
 
     async def _accept(self, message: Admit, request: Request, told: tuple[Write, ...]) -> Admitted:
@@ -229,6 +231,19 @@ class RepoActor(Stored[Repo | None]):
         cause = superseded(newer_run_id).cause
         effect = CancelRun(pushed.run_id, EndReason.SUPERSEDED, superseded_by(newer_run_id), cause)
         return (Owe(effect=effect, due_at_ms=self.ports.clock.now_ms()),)
+
+    async def _left_behind(self, repo: Repo, trigger: Trigger) -> tuple[Write, ...]:
+        """The cancels of what runs of earlier pushes to the branch: this one has no run that would supersede them."""
+        cause, now_ms = Cause("system", trigger.commit_sha, via="superseded"), self.ports.clock.now_ms()
+        owed = []
+        live = await self.ports.store.live_runs_of_stream(repo.id, trigger.stream) if repo.is_superseding else ()
+        for run_id in live:
+            run = await self.ports.store.load_run(run_id)
+            # The run of this very commit gives way to that of the pull request, and not before there is one.
+            if run is not None and run.key.commit_sha != trigger.commit_sha:
+                effect = CancelRun(run_id, EndReason.SUPERSEDED, superseded_by(trigger.commit_sha), cause)
+                owed.append(Owe(effect=effect, due_at_ms=now_ms))
+        return tuple(owed)
 
     def _delivery(
         self,

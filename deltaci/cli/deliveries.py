@@ -55,9 +55,11 @@ def replay(api: Api, repo_name: str, delivery_id: str) -> None:
 def table_of(rows: list[dict[str, Any]]) -> Table:
     """Newest first."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("number", "time", "repo", "event", "delivery"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("fate")
+    table.add_column("number", no_wrap=True)
+    table.add_column("time", no_wrap=True)
+    for heading in ("repo", "event", "delivery"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("fate", min_width=24, overflow="fold")
     for row in rows:
         table.add_row(
             str(row["number"]),

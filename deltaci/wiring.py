@@ -41,7 +41,7 @@ from deltaci.forge.webhook import WebhookForge
 from deltaci.gateway.house import House
 from deltaci.metrics import ActorTelemetry, Telemetry
 from deltaci.orchestrator.orchestrator import running
-from deltaci.orchestrator.ports import Policy
+from deltaci.orchestrator.ports import AppHome, Policy
 from deltaci.planner.advisor import Advisor, HttpAdvisor, advised
 from deltaci.planner.occasion import Occasion
 from deltaci.planner.remote import AtForge
@@ -188,6 +188,8 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
             uptime_s=time.monotonic,
             has_room=space.has_room,
             credentials=CloneCredentials(apis),
+            rights=apis,
+            app_home=AppHome(web_url=settings.github.web_url, api_url=settings.github.api_url),
         ) as orchestrator:
             telemetry.store, telemetry.hub, telemetry.system = store, orchestrator.hub, orchestrator.system
             yield House(

@@ -511,6 +511,9 @@ TOLD: Final[dict[EndReason, Told]] = {
     EndReason.SUPERSEDED: Told(
         SUPERSEDED, 1.0, "A newer commit made this superfluous.", "Look at the run of the newer commit."
     ),
+    EndReason.CLOSED: Told(
+        CANCELED, 1.0, "What it was for is gone: a pull request was closed, a branch deleted.", "Nothing is left to do."
+    ),
     EndReason.RUNNER_LOST: Told(RUNNER_LOST, 1.0, "The runner was not heard of any more.", _AGAIN),
     EndReason.NEVER_ACKNOWLEDGED: Told(RUNNER_LOST, 1.0, "The runner took the job and never started it.", _AGAIN),
     EndReason.RUNNER_STOPPED: Told(RUNNER_LOST, 1.0, "The runner was shut down.", _AGAIN),

@@ -38,6 +38,14 @@ class Api:
         """The JSON answer; raises `click.ClickException` on anything but 2xx."""
         return self._json(self.raw("POST", path, json=body or {}))
 
+    def patch(self, path: str, body: Any) -> Any:
+        """The JSON answer; raises `click.ClickException` on anything but 2xx."""
+        return self._json(self.raw("PATCH", path, json=body))
+
+    def delete(self, path: str) -> Any:
+        """The JSON answer; raises `click.ClickException` on anything but 2xx."""
+        return self._json(self.raw("DELETE", path))
+
     def _json(self, response: httpx.Response) -> Any:
         try:
             return response.json()

@@ -1,110 +1,20 @@
-"""The commands that talk to a server: repositories, runner tokens, runs, logs, the actor tree."""
+"""The commands that talk to a server: runner tokens, runs, logs, the actor tree."""
 
 import sys
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Final, get_args
-from urllib.parse import urlparse
+from collections.abc import Callable
+from typing import Any
 
 import click
 from rich.console import Console
 
 from deltaci.cli import show
-from deltaci.cli.api import Api, read_secret, segment, with_api
-from deltaci.domain.errors import ConfigError
-from deltaci.domain.repo import Forge
-from deltaci.forge.git import install_hook, post_receive_hook
+from deltaci.cli.api import Api, segment, with_api
 
 # Without a terminal nobody looks at the width: a pipe gets whole lines.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 POLL_S = 0.3
-# What a webhook is set to at each forge that is not told by a hook of ours.
-WEBHOOK_EVENTS: Final[Mapping[str, str]] = {
-    "github": "application/json; pushes, pull requests, merge groups, issue comments, repositories",
-    "gitlab": "secret or signing token; push, tag push, comment and merge request events",
-    "gitea": "application/json; push, delete, pull request, issue and pull request comment, repository events",
-}
-
-
-# ---- repositories ------------------------------------------------------------------------------------------------
-
-
-@click.group()
-def repo() -> None:
-    """Repositories."""
-
-
-@repo.command("add")
-@click.argument("name")
-@click.option("--url", required=True, help="Where to clone it from; a path for a bare repository on this machine.")
-@click.option("--forge", type=click.Choice(get_args(Forge)), required=True, help="gitea is for Forgejo, too.")
-@click.option(
-    "--secret-file", type=click.Path(path_type=Path, dir_okay=False), required=True, help="At least 16 characters."
-)
-@click.option("--report-to", default="", help="Where results go: a file or URL (git), or the API's base URL (github).")
-@click.option("--api-token-file", type=click.Path(path_type=Path, dir_okay=False), help="Token to set statuses with.")
-@click.option("--supersede/--no-supersede", default=True, help="A newer push cancels the older run of its branch.")
-@click.option("--running-max", type=click.IntRange(0), default=0, help="Jobs at once; 0 is no limit.")
-@click.option("--default-branch", default="main", help="Only pushes to it make recipes.")
-@click.option("--hook/--no-hook", default=True, help="Write the post-receive hook of a local bare repository (git).")
-@with_api
-def add(
-    api: Api,
-    name: str,
-    url: str,
-    forge: str,
-    secret_file: Path,
-    report_to: str,
-    api_token_file: Path | None,
-    supersede: bool,
-    running_max: int,
-    default_branch: str,
-    hook: bool,
-) -> None:
-    """Register repository NAME; for the forge `git`, write the hook that posts each push."""
-    local = _local_path(url)
-    clone_url = local.resolve().as_uri() if local is not None else url
-    body = {
-        "name": name,
-        "forge": forge,
-        "clone_url": clone_url,
-        "secret": read_secret(secret_file, "--secret-file"),
-        "report_to": report_to,
-        "api_token": read_secret(api_token_file, "--api-token-file") if api_token_file else "",
-        "is_superseding": supersede,
-        "running_max": running_max,
-        "default_branch": default_branch,
-    }
-    made = api.post("/repos", body)["repo"]
-    click.echo(f"registered {made['name']} as {made['id']}")
-    if forge in WEBHOOK_EVENTS:
-        click.echo(f"webhook: {api.server}/api/v1/webhooks/{forge}  ({WEBHOOK_EVENTS[forge]})")
-    elif hook and local is not None:
-        try:
-            written = install_hook(local.resolve(), post_receive_hook(api.server, name, secret_file.resolve()))
-        except (ConfigError, OSError) as error:
-            raise click.ClickException(f"no hook was written: {error}") from error
-        click.echo(f"wrote {written}")
-    else:
-        click.echo("no hook was written: the repository is not a directory on this machine, or --no-hook was given")
-
-
-def _local_path(url: str) -> Path | None:
-    parsed = urlparse(url)
-    if parsed.scheme == "file":
-        return Path(parsed.path)
-    path = Path(url)
-    return path if not parsed.scheme and path.is_dir() else None
-
-
-@repo.command("list")
-@with_api
-def list_repos(api: Api) -> None:
-    """Registered repositories."""
-    for one in api.get("/repos")["repos"]:
-        click.echo(f"{one['id']}  {one['forge']:6}  {one['name']}  {one['clone_url']}")
 
 
 # ---- runners -----------------------------------------------------------------------------------------------------

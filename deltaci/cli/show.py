@@ -42,7 +42,7 @@ def safe_bytes(data: bytes) -> bytes:
 
 def text(value: Any) -> str:
     """Any value on one line, without control characters, markup escaped."""
-    return escape("".join(c if c.isprintable() else "?" for c in str(value)))
+    return escape(plain(value))
 
 
 def state(word: str) -> str:
@@ -55,6 +55,16 @@ def clock(at_ms: int | None) -> str:
     if at_ms is None:
         return ""
     return datetime.fromtimestamp(at_ms / 1000, UTC).astimezone().strftime("%H:%M:%S")
+
+
+def moment(at_ms: int) -> str:
+    """Local date and time."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def plain(value: Any) -> str:
+    """Any value on one line, without control characters."""
+    return "".join(c if c.isprintable() else "?" for c in str(value))
 
 
 def duration(start_ms: int | None, end_ms: int | None) -> str:

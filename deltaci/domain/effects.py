@@ -7,6 +7,9 @@ from typing import TypeAlias
 
 import msgspec
 
+from deltaci.domain.events import Cause
+from deltaci.domain.states import EndReason
+
 
 class _Effect(msgspec.Struct, frozen=True, tag_field="kind", tag=True):
     pass
@@ -69,4 +72,18 @@ class ActOnDelivery(_Effect, frozen=True):
         return f"delivery:{self.repo_id}:{self.delivery_id}"
 
 
-Effect: TypeAlias = PlanRun | AnalyzeAttempt | ReportRun | KeepRecipe | ActOnDelivery
+class CancelRun(_Effect, frozen=True):
+    """Ask the run to stop, because of `cause`; after its end it changes nothing."""
+
+    run_id: str
+    reason: EndReason
+    detail: str
+    cause: Cause
+
+    @property
+    def key(self) -> str:
+        """Unique among all debts."""
+        return f"cancel:{self.run_id}"
+
+
+Effect: TypeAlias = PlanRun | AnalyzeAttempt | ReportRun | KeepRecipe | ActOnDelivery | CancelRun

@@ -1,10 +1,11 @@
 """A repository as the control plane knows it, and what its triggers become.
 
 Rule 1: the run key decides what is the same; a delivery id or a digest seen before is answered, never acted on again.
-Rule 2: a key whose last run was superseded may run again: its commit has become current once more.
+Rule 2: a key whose last run was superseded, or ended with its pull request or branch, may run again: its commit has
+        become current once more.
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -14,6 +15,8 @@ from deltaci.domain.states import EndReason, RunState
 Forge = Literal["git", "github", "gitlab", "gitea"]
 # Whose pull requests wait until somebody with the right lets them run: nobody's, those of strangers, of every fork.
 Approval = Literal["none", "first_time", "forks"]
+# Ends that say nothing about the commit: it was not wanted any more, and may be wanted again.
+PASSED: Final = frozenset({EndReason.SUPERSEDED, EndReason.CLOSED})
 
 
 class Repo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -79,6 +82,6 @@ def admit(latest: Latest | None) -> StartRun | SameRun:
     """What a trigger becomes whose content was never seen, given the newest run attempt under its key."""
     if latest is None:
         return StartRun(1)
-    if EndReason.SUPERSEDED in (latest.end_reason, latest.cancel_reason):
+    if PASSED & {latest.end_reason, latest.cancel_reason}:
         return StartRun(latest.attempt + 1)
     return SameRun(latest.run_id)

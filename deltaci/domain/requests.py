@@ -4,11 +4,14 @@ Rule 1: a request says who asks and what right that takes; whether they have it 
 Rule 2: acting on a request again changes nothing: it is fenced by what is stored, or by the key of its delivery.
 """
 
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, assert_never
 
 import msgspec
 
 Right: TypeAlias = Literal["none", "read", "write", "admin"]
+RIGHTS: Final[tuple[Right, ...]] = ("none", "read", "write", "admin")
+# How an outcome begins that changed nothing: the request may be acted on once more, when somebody asks for that.
+REFUSED: Final = "refused: "
 
 
 class _Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag=True):
@@ -102,3 +105,46 @@ class InstalledRepo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 Request: TypeAlias = EndStream | RunAgain | CancelRuns | Approve | RenameRepo | RemoveRepo | AddRepos | RemoveRepos
+
+
+def is_enough(has: Right, needed: Right) -> bool:
+    """Whether somebody with the right `has` may do what takes `needed`."""
+    return RIGHTS.index(has) >= RIGHTS.index(needed)
+
+
+def is_done(outcome: str | None) -> bool:
+    """Whether a request with this outcome was acted on: then it never is again."""
+    return outcome is not None and not outcome.startswith(REFUSED)
+
+
+def in_words(request: Request) -> str:
+    """What is asked, for people: half a sentence that never changes, for it is the answer to the delivery."""
+    match request:
+        case EndStream():
+            return f"end what runs: {request.because}"
+        case RunAgain():
+            jobs = "what failed of " if request.is_failed_only else f"{request.job_id} of " if request.job_id else ""
+            return f"run {jobs}{_of_what(request)} again, for {request.by}"
+        case CancelRuns():
+            return f"cancel {_of_what(request)}, for {request.by}"
+        case Approve():
+            return f"let pull request {request.pr_number} run at {request.commit_sha or 'its head'}, for {request.by}"
+        case RenameRepo():
+            return f"call the repository {request.name}"
+        case RemoveRepo():
+            return f"build the repository no more: {request.because}"
+        case AddRepos():
+            return f"register {', '.join(repo.name for repo in request.repos) or 'nothing'}"
+        case RemoveRepos():
+            names = "all of an installation" if request.names is None else ", ".join(request.names) or "nothing"
+            return f"build no more: {names}; {request.because}"
+        case _:
+            assert_never(request)
+
+
+def _of_what(request: RunAgain | CancelRuns) -> str:
+    if request.run_id:
+        return f"run {request.run_id}"
+    if request.pr_number is not None:
+        return f"pull request {request.pr_number}"
+    return f"commit {request.commit_sha}" if isinstance(request, RunAgain) and request.commit_sha else "its run"

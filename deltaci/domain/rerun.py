@@ -8,28 +8,35 @@ from deltaci.domain.states import JobState
 CARRIED_OVER_RULE = "carried_over"
 
 
-def plan_again(plan: Plan, states: dict[str, JobState], *, failed_only: bool, earlier_attempt: int) -> Plan:
+def plan_again(
+    plan: Plan, states: dict[str, JobState], *, failed_only: bool, earlier_attempt: int, job: str = ""
+) -> Plan:
     """The plan of the next run attempt.
 
     Args:
         plan: the plan of the earlier attempt, jobs in topological order.
         states: final job states of the earlier attempt by job name.
         failed_only: keep what succeeded or was skipped for a good reason; those jobs are carried over as skipped.
+        job: the name of one to run again although it may have succeeded, with all that depends on it. What did not
+            succeed runs again with it: carried over, it would make the new attempt look better than it is.
     """
-    if not failed_only:
+    if not failed_only and not job:
         return msgspec.structs.replace(plan, jobs=tuple(_afresh(job) for job in plan.jobs))
     again: set[str] = set()
     jobs = []
-    for job in plan.jobs:
-        is_good = states.get(job.name) is JobState.SUCCEEDED or job.is_skipped
-        if not is_good or any(need in again for need in job.needs):
-            again.add(job.name)
-            jobs.append(job)
-        elif job.is_skipped:
-            jobs.append(job)
+    for planned in plan.jobs:
+        is_good = states.get(planned.name) is JobState.SUCCEEDED or planned.is_skipped
+        if planned.name == job:
+            again.add(planned.name)
+            jobs.append(_afresh(planned))
+        elif not is_good or any(need in again for need in planned.needs):
+            again.add(planned.name)
+            jobs.append(_afresh(planned) if job else planned)
+        elif planned.is_skipped:
+            jobs.append(planned)
         else:
             reason = Reason(rule=CARRIED_OVER_RULE, text=f"succeeded in run attempt {earlier_attempt}")
-            jobs.append(msgspec.structs.replace(job, is_skipped=True, reasons=(*job.reasons, reason)))
+            jobs.append(msgspec.structs.replace(planned, is_skipped=True, reasons=(*planned.reasons, reason)))
     return msgspec.structs.replace(plan, jobs=tuple(jobs))
 
 

@@ -101,6 +101,7 @@ class EndReason(StrEnum):
     RUN_TIMEOUT = "run_timeout"
     USER_CANCELED = "user_canceled"
     SUPERSEDED = "superseded"
+    CLOSED = "closed"
     RUNNER_LOST = "runner_lost"
     NEVER_ACKNOWLEDGED = "never_acknowledged"
     CHECKOUT_FAILED = "checkout_failed"

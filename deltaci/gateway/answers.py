@@ -48,6 +48,7 @@ HTTP_CODES: Final[Mapping[int, str]] = {
     408: "request_timeout",
     413: "too_large",
     415: "unsupported_media_type",
+    429: "too_many",
 }
 
 

@@ -1,46 +1,24 @@
-"""The API for people and their tools: repositories, runs, jobs and logs."""
+"""The API for people and their tools: runs, jobs and logs."""
 
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal
 
 import msgspec
-from quart import Blueprint, Response, current_app, request
+from quart import Blueprint, Response, request
 
 from deltaci.domain.errors import MalformedRequest, NotFound
 from deltaci.domain.events import Trigger
 from deltaci.domain.ids import RANDOM_BYTES, new_id, run_of
 from deltaci.domain.machine import Refusal
-from deltaci.domain.repo import Forge, Repo
 from deltaci.domain.states import RunState
 from deltaci.forge.webhook import full_ref
 from deltaci.gateway import answers, views
-from deltaci.gateway.auth import authenticate, user
-from deltaci.gateway.house import House
-from deltaci.store.port import Token
+from deltaci.gateway.asking import admin, body_as, house_of, number_in_query, repo_named
+from deltaci.gateway.auth import user
 
 bp = Blueprint("api", __name__, url_prefix="/api/v1")
 
-T = TypeVar("T")
-
 # `\Z`, because `$` also matches before a line break at the end
-NAME: Final = r"^[A-Za-z0-9_.][A-Za-z0-9_./-]{0,199}\Z"
 SHA: Final = r"^[0-9a-f]{40}([0-9a-f]{24})?\Z"
-ONE_LINE: Final = r"^[^\x00-\x1f\x7f]*\Z"
-NUMBER_MAX: Final = 2**53 - 1
-
-
-class NewRepo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Body of `POST /api/v1/repos`."""
-
-    name: Annotated[str, msgspec.Meta(pattern=NAME)]
-    forge: Forge
-    clone_url: Annotated[str, msgspec.Meta(min_length=1, max_length=2_000, pattern=ONE_LINE)]
-    secret: Annotated[str, msgspec.Meta(min_length=16, max_length=1_000, pattern=ONE_LINE)]
-    report_to: Annotated[str, msgspec.Meta(max_length=2_000, pattern=ONE_LINE)] = ""
-    api_token: Annotated[str, msgspec.Meta(max_length=1_000, pattern=ONE_LINE)] = ""
-    is_superseding: bool = True
-    running_max: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
-    default_branch: Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=ONE_LINE)] = "main"
-    run_timeout_ms: Annotated[int, msgspec.Meta(ge=1_000, le=30 * 24 * 3_600_000)] = 6 * 3_600_000
 
 
 class NewRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,73 +40,14 @@ class NewAttempt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     jobs: Literal["all", "failed"] = "all"
 
 
-def _house() -> House:
-    house: House = current_app.extensions["house"]
-    return house
-
-
-async def _admin() -> Token:
-    return await authenticate(request, _house().store, "admin")
-
-
-async def _body(kind: type[T]) -> T:
-    data = await request.get_data(as_text=False) or b"{}"
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ValueError) as error:
-        raise MalformedRequest(f"{request.method} {request.path} does not accept this body: {error}") from error
-
-
-def _number(name: str, default: int, *, low: int = 0, high: int = NUMBER_MAX) -> int:
-    text = request.args.get(name)
-    if text is None:
-        return default
-    try:
-        number = int(text)
-    except ValueError:
-        number = low - 1
-    if not low <= number <= high:
-        raise MalformedRequest(f"{name}={text[:50]!r}: give a whole number from {low} to {high}")
-    return number
-
-
 def _idempotency_key(scope: str) -> str:
     key = request.headers.get("Idempotency-Key", "")
     if len(key) > 200 or not key.isprintable():
         raise MalformedRequest("Idempotency-Key is printable and at most 200 characters long")
     if not key:
-        ports = _house().orchestrator.ports
+        ports = house_of().orchestrator.ports
         key = new_id("key", now_ms=ports.clock.now_ms(), random=ports.entropy.token_bytes(RANDOM_BYTES))
     return f"{scope}:{key}"
-
-
-# ---- repositories ------------------------------------------------------------------------------------------------
-
-
-@bp.get("/repos")
-async def list_repos() -> Response:
-    """Every repository, without secrets."""
-    await _admin()
-    return answers.ok({"repos": [views.repo_view(repo) for repo in _house().orchestrator.repos.all()]})
-
-
-@bp.post("/repos")
-async def add_repo() -> Response:
-    """Register a repository; 409 when the name is taken."""
-    token = await _admin()
-    new = await _body(NewRepo)
-    orchestrator = _house().orchestrator
-    now_ms = orchestrator.ports.clock.now_ms()
-    repo = Repo(
-        id=new_id("repo", now_ms=now_ms, random=orchestrator.ports.entropy.token_bytes(RANDOM_BYTES)),
-        created_at_ms=now_ms,
-        **{name: getattr(new, name) for name in new.__struct_fields__},
-    )
-    if any(known.name.lower() == repo.name.lower() for known in orchestrator.repos.all()):
-        details = {"name": repo.name}
-        return answers.problem(409, "duplicate", f"a repository named {repo.name} is registered already", details)
-    await orchestrator.add_repo(repo, user(token))
-    return answers.ok({"repo": views.repo_view(repo)}, 201)
 
 
 # ---- runs --------------------------------------------------------------------------------------------------------
@@ -137,16 +56,16 @@ async def add_repo() -> Response:
 @bp.get("/runs")
 async def list_runs() -> Response:
     """Newest first; `?repo=NAME&state=STATE&before=RUN_ID&limit=N`."""
-    await _admin()
-    house = _house()
-    repo_id = _repo(request.args["repo"]).id if "repo" in request.args else None
+    await admin()
+    house = house_of()
+    repo_id = repo_named(request.args["repo"]).id if "repo" in request.args else None
     state = None
     if "state" in request.args:
         try:
             state = RunState(request.args["state"])
         except ValueError as error:
             raise MalformedRequest(f"state is one of {', '.join(RunState)}") from error
-    limit = _number("limit", 50, low=1, high=house.limits.page_size_max)
+    limit = number_in_query("limit", 50, low=1, high=house.limits.page_size_max)
     found = await house.store.list_runs(repo_id=repo_id, state=state, before=request.args.get("before"), limit=limit)
     return answers.ok({"runs": [views.run_view(one.run, one.repo_name) for one in found]})
 
@@ -154,13 +73,13 @@ async def list_runs() -> Response:
 @bp.post("/runs")
 async def start_run() -> Response:
     """Run a commit that nobody pushed; `Idempotency-Key` makes a repeat harmless."""
-    token = await _admin()
-    new = await _body(NewRun)
+    token = await admin()
+    new = await body_as(NewRun)
     trigger = Trigger(
         kind=new.trigger, ref=full_ref(new.ref), commit_sha=new.commit_sha, base_sha=new.base_sha, author=token.label
     )
-    reply = await _house().orchestrator.start_run(
-        _repo(new.repo).id, trigger, user(token), key=_idempotency_key(token.id)
+    reply = await house_of().orchestrator.start_run(
+        repo_named(new.repo).id, trigger, user(token), key=_idempotency_key(token.id)
     )
     return Response(reply.body, reply.http_status, content_type="application/json")
 
@@ -168,8 +87,8 @@ async def start_run() -> Response:
 @bp.get("/runs/<run_id>")
 async def show_run(run_id: str) -> Response:
     """`{"run", "jobs", "plan"}`: everything but leases."""
-    await _admin()
-    house = _house()
+    await admin()
+    house = house_of()
     run = await house.orchestrator.run(run_id)
     return answers.ok(await views.whole_run(run, house.store, house.orchestrator))
 
@@ -180,8 +99,8 @@ async def show_plan(run_id: str) -> Response:
 
     404 as long as the run has none: it is being planned, or its plan failed.
     """
-    await _admin()
-    house = _house()
+    await admin()
+    house = house_of()
     run = await house.orchestrator.run(run_id)
     plan = await house.store.load_plan(run_id)
     if plan is None:
@@ -192,8 +111,8 @@ async def show_plan(run_id: str) -> Response:
 @bp.post("/runs/<run_id>/cancel")
 async def cancel_run(run_id: str) -> Response:
     """Stop the run; accepted in every state; `Idempotency-Key` gets a repeat the equal answer."""
-    token = await _admin()
-    reply = await _house().orchestrator.cancel_once(run_id, user(token), key=_idempotency_key(token.id))
+    token = await admin()
+    reply = await house_of().orchestrator.cancel_once(run_id, user(token), key=_idempotency_key(token.id))
     return Response(reply.body, reply.http_status, content_type="application/json")
 
 
@@ -203,17 +122,17 @@ async def approve_run(run_id: str) -> Response:
 
     `Idempotency-Key` gets a repeat the equal answer.
     """
-    token = await _admin()
-    reply = await _house().orchestrator.approve_once(run_id, user(token), key=_idempotency_key(token.id))
+    token = await admin()
+    reply = await house_of().orchestrator.approve_once(run_id, user(token), key=_idempotency_key(token.id))
     return Response(reply.body, reply.http_status, content_type="application/json")
 
 
 @bp.post("/runs/<run_id>/rerun")
 async def rerun(run_id: str) -> Response:
     """A new attempt of a run that is over: `{"jobs": "all" | "failed"}`."""
-    token = await _admin()
-    new = await _body(NewAttempt)
-    answer = await _house().orchestrator.rerun(
+    token = await admin()
+    new = await body_as(NewAttempt)
+    answer = await house_of().orchestrator.rerun(
         run_id, user(token), is_failed_only=new.jobs == "failed", key=_idempotency_key(token.id)
     )
     if isinstance(answer, Refusal):
@@ -224,11 +143,11 @@ async def rerun(run_id: str) -> Response:
 @bp.get("/runs/<run_id>/events")
 async def run_events(run_id: str) -> Response:
     """The run's journal in order; `?after=ID` goes on from the last one seen."""
-    await _admin()
-    house = _house()
+    await admin()
+    house = house_of()
     await house.orchestrator.run(run_id)
-    limit = _number("limit", house.limits.page_size_max, low=1, high=house.limits.page_size_max)
-    entries = await house.store.events_of_run(run_id, after_id=_number("after", 0), limit=limit)
+    limit = number_in_query("limit", house.limits.page_size_max, low=1, high=house.limits.page_size_max)
+    entries = await house.store.events_of_run(run_id, after_id=number_in_query("after", 0), limit=limit)
     return answers.ok({"events": [views.event_view(entry) for entry in entries]})
 
 
@@ -238,29 +157,22 @@ async def run_events(run_id: str) -> Response:
 @bp.get("/jobs/<job_id>/log")
 async def job_log(job_id: str) -> Response:
     """Bytes of an attempt's log from `?offset=`, the last attempt's by default; the size so far is in X-Log-Size."""
-    await _admin()
-    house = _house()
+    await admin()
+    house = house_of()
     loaded = await house.store.load_job(job_id) if run_of(job_id) else None
     if loaded is None:
         raise NotFound(f"no job {job_id[:100]!r}", job_id=job_id[:100])
     job, _ = loaded
-    attempt = _number("attempt", max(1, len(job.attempts)), low=1)
+    attempt = number_in_query("attempt", max(1, len(job.attempts)), low=1)
     if attempt > max(1, len(job.attempts)):
         raise NotFound(f"job {job.id} has {len(job.attempts)} attempts, not {attempt}", job_id=job.id)
     # A runner that is gone never closes its log; what an attempt did not send before its end never comes.
     is_over = job.attempts[attempt - 1].state.is_final if job.attempts else job.state.is_final
     state = await house.store.log_state(job.id, attempt)
     data = await house.store.read_log(
-        job.id, attempt, offset=_number("offset", 0), limit=house.limits.log_read_bytes_max
+        job.id, attempt, offset=number_in_query("offset", 0), limit=house.limits.log_read_bytes_max
     )
     response = Response(data, 200, content_type="text/plain; charset=utf-8")
     response.headers["X-Log-Size"] = str(state.size)
     response.headers["X-Log-Final"] = "true" if state.is_final or is_over else "false"
     return response
-
-
-def _repo(name: str) -> Repo:
-    for repo in _house().orchestrator.repos.all():
-        if name in (repo.name, repo.id):
-            return repo
-    raise NotFound(f"no repository {name[:100]!r}: `deltaci repo add` registers one")

@@ -8,6 +8,7 @@ import msgspec
 from quart import Request
 
 from deltaci.forge.webhook import WebhookForge
+from deltaci.gateway.refusals import Refusals
 from deltaci.orchestrator.orchestrator import Orchestrator
 from deltaci.store.artifacts import ArtifactFiles
 from deltaci.store.port import Store
@@ -51,6 +52,7 @@ class House(msgspec.Struct, kw_only=True):
     limits: Limits
     make_token: Callable[[], str]
     draining: anyio.Event
+    refusals: Refusals = msgspec.field(default_factory=Refusals)
 
     def drain(self) -> None:
         """The process was asked to end: finish what was accepted, give no more leases."""

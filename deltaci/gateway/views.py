@@ -12,11 +12,12 @@ from deltaci.domain.project import Project
 from deltaci.domain.reasons import mermaid
 from deltaci.domain.recipe import Kept, Recipe
 from deltaci.domain.repo import Repo
+from deltaci.domain.requests import in_words
 from deltaci.domain.run import JobSeen, Run, is_held, is_satisfied, waiting_text
 from deltaci.domain.states import WaitingReason
 from deltaci.domain.waiting import waiting
 from deltaci.orchestrator.orchestrator import Orchestrator
-from deltaci.store.port import ArtifactStored, Explanation, JournalEntry, Store
+from deltaci.store.port import ArtifactStored, Delivery, Explanation, JournalEntry, NumberedDelivery, Store
 
 
 def run_view(run: Run, repo_name: str) -> dict[str, Any]:
@@ -189,8 +190,40 @@ def repo_view(repo: Repo) -> dict[str, Any]:
         "report_to": repo.report_to,
         "is_superseding": repo.is_superseding,
         "running_max": repo.running_max,
+        "run_timeout_ms": repo.run_timeout_ms,
         "default_branch": repo.default_branch,
+        "installation_id": repo.installation_id or None,
+        "is_one_run_a_commit": repo.is_one_run_a_commit,
+        "watched": repo.watched,
+        "approval": repo.approval,
+        "has_api_token": bool(repo.api_token),
+        "has_previous_secret": bool(repo.previous_secret),
+        "removed_because": repo.removed_because or None,
         "created_at_ms": repo.created_at_ms,
+    }
+
+
+def delivery_view(row: NumberedDelivery | Delivery, repo_name: str) -> dict[str, Any]:
+    """A row of the ledger. `fate` is one of run, same_run, ignored, asked; `number` is missing for a row by its id."""
+    one = row.delivery if isinstance(row, NumberedDelivery) else row
+    if one.run_id is not None:
+        fate = "same_run" if one.is_duplicate else "run"
+    else:
+        fate = "ignored" if one.request is None else "asked"
+    return {
+        "number": row.number if isinstance(row, NumberedDelivery) else None,
+        "repo": repo_name,
+        "repo_id": one.repo_id,
+        "delivery_id": one.delivery_id,
+        "event": one.event,
+        "received_at_ms": one.received_at_ms,
+        "fate": fate,
+        "run_id": one.run_id,
+        "ignored": one.ignored,
+        "request": None if one.request is None else type(one.request).__name__,
+        "asked": None if one.request is None else in_words(one.request),
+        "outcome": one.outcome,
+        "is_duplicate": one.is_duplicate,
     }
 
 

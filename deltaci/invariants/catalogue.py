@@ -33,7 +33,7 @@ INVARIANTS: Final[Mapping[int, str]] = {
     6: "A grant is stored before the runner hears of it; what was accepted is stored, what was stale changed nothing.",
     7: "A repeated result gets the same answer; one with other content is refused and audited.",
     8: "One run a delivery content; equal deliveries and equal requests get equal answers for ever; every webhook "
-    "answered 2xx has a run or a recorded reason why not.",
+    "answered 2xx has a run, a request, or a recorded reason why not.",
     9: "No run without a cause: a webhook or a person.",
     10: "A run ends when all its jobs have, and its result is recomputable from theirs.",
     11: "A run's jobs are those of its plan; one starts only when its needs allow, and is skipped only for a stored "

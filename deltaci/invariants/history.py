@@ -14,7 +14,7 @@ from deltaci.domain.attempt import Attempt
 from deltaci.domain.lease import LIVE
 from deltaci.domain.machine import Why
 from deltaci.domain.states import AttemptState, LeaseState
-from deltaci.invariants.ledger import Ledger
+from deltaci.invariants.ledger import Answer, Ledger
 from deltaci.invariants.past import Past
 from deltaci.invariants.rules import Found, Rule
 
@@ -79,6 +79,7 @@ class Delivered(Heard, frozen=True, kw_only=True):
     body_sha256: str
     run_id: str | None
     ignored: str | None
+    accepted: str | None = None
 
 
 class Replied(Heard, frozen=True, kw_only=True):
@@ -271,17 +272,17 @@ def slots_kept(view: View) -> Iterator[Found]:
 
 
 def one_answer_a_delivery(view: View) -> Iterator[Found]:
-    """The same delivery gets the same answer for ever, equal content the same run; there is a run or a reason."""
-    answers: dict[tuple[str, str], tuple[str, str | None, str | None]] = {}
+    """The same delivery gets the same answer for ever, equal content the same run; it has a run, reason or request."""
+    answers: dict[tuple[str, str], tuple[str, Answer]] = {}
     contents: dict[tuple[str, str], str] = {}
     for told in view.delivered:
         about, entity_id = f"delivery {told.delivery_id}", told.run_id or ""
-        answer = (told.body_sha256, told.run_id, told.ignored)
+        answer = (told.body_sha256, _answer(told))
         known = answers.setdefault((told.repo_id, told.delivery_id), answer)
         if known != answer:
             yield Found(f"{about} was answered with {known} and with {answer}", (), entity_id)
-        if (told.run_id is None) == (told.ignored is None):
-            yield Found(f"{about} was answered with run {told.run_id} and reason {told.ignored}", (), entity_id)
+        if sum(part is not None for part in _answer(told)) != 1:
+            yield Found(f"{about} was answered with {_answer(told)}: not one of run, reason and request", (), entity_id)
         if told.run_id is not None:
             same = contents.setdefault((told.repo_id, told.body_sha256), told.run_id)
             if same != told.run_id:
@@ -297,9 +298,13 @@ def delivered_is_stored(view: View) -> Iterator[Found]:
         if view.ledger is None:
             continue
         stored = view.ledger.answers.get((told.repo_id, told.delivery_id))
-        if stored != (told.run_id, told.ignored):
-            text = f"delivery {told.delivery_id} was answered with {(told.run_id, told.ignored)}, stored is {stored}"
+        if stored != _answer(told):
+            text = f"delivery {told.delivery_id} was answered with {_answer(told)}, stored is {stored}"
             yield Found(text, (), told.run_id or "")
+
+
+def _answer(told: Delivered) -> Answer:
+    return (told.run_id, told.ignored, told.accepted)
 
 
 def one_answer_a_request(view: View) -> Iterator[Found]:

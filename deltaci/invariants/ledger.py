@@ -1,25 +1,31 @@
 """The incremental look at the ledger of webhooks, and the look at the outbox: rows that belong to no single run."""
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Collection, Iterable
+from typing import Final, TypeAlias
 
 from deltaci.domain.effects import ActOnDelivery, AnalyzeAttempt
+from deltaci.domain.requests import in_words
 from deltaci.domain.run import Run
 from deltaci.invariants.past import Past
 from deltaci.invariants.rules import Found, Rule, Violation, violation
 from deltaci.store.port import Delivery, Owed
 
+# What a delivery is answered with, for ever: its run, why it has none, or what it asks for, in words.
+Answer: TypeAlias = tuple[str | None, str | None, str | None]
+
 
 class Ledger:
     """Takes the deliveries in order of arrival, and says of each what is wrong with it.
 
-    The journal must have been taken at least as far as it was when the delivery was read.
+    The journal must have been taken at least as far as it was when the delivery was read. `open` are the requests that
+    had no outcome then.
     """
 
     def __init__(self, past: Past) -> None:
         self.past = past
-        self.answers: dict[tuple[str, str], tuple[str | None, str | None]] = {}
+        self.answers: dict[tuple[str, str], Answer] = {}
         self.contents: dict[tuple[str, str], str] = {}
+        self.open: dict[tuple[str, str], Delivery] = {}
 
     def take(self, delivery: Delivery) -> list[Violation]:
         """What is wrong with the next delivery."""
@@ -28,7 +34,9 @@ class Ledger:
             wrong = rule.check(self, delivery)
             if wrong is not None:
                 found.append(violation(rule, delivery.run_id or "", wrong))
-        self.answers[delivery.repo_id, delivery.delivery_id] = (delivery.run_id, delivery.ignored)
+        self.answers[delivery.repo_id, delivery.delivery_id] = answer_of(delivery)
+        if delivery.request is not None and delivery.outcome is None:
+            self.open[delivery.repo_id, delivery.delivery_id] = delivery
         if delivery.run_id is not None:
             self.contents.setdefault((delivery.repo_id, delivery.body_sha256), delivery.run_id)
         return found
@@ -58,6 +66,26 @@ def delivery_has_its_run(ledger: Ledger, delivery: Delivery) -> Found | None:
     return None
 
 
+def answer_of(delivery: Delivery) -> Answer:
+    """What the delivery is answered with."""
+    asked = None if delivery.request is None else in_words(delivery.request)
+    return (delivery.run_id, delivery.ignored, asked)
+
+
+def check_requests(unsettled: Iterable[Delivery], owed_keys: Collection[str]) -> list[Violation]:
+    """What is wrong with requests that have no outcome, read again after the outbox was."""
+    found = ((delivery, request_is_owed(delivery, owed_keys)) for delivery in unsettled)
+    return [violation(REQUESTED, "", wrong) for _, wrong in found if wrong is not None]
+
+
+def request_is_owed(delivery: Delivery, owed_keys: Collection[str]) -> Found | None:
+    """Every request in the ledger has an outcome, or is owed."""
+    key = ActOnDelivery(delivery.repo_id, delivery.delivery_id).key
+    if delivery.request is None or delivery.outcome is not None or key in owed_keys:
+        return None
+    return Found(f"delivery {delivery.delivery_id} of {delivery.repo_id!r} has no outcome, and nobody owes it one")
+
+
 def check_outbox(past: Past, outbox: Iterable[Owed]) -> list[Violation]:
     """What is wrong with what is owed; the journal must have been taken at least as far as when it was read."""
     found = []
@@ -84,6 +112,7 @@ def owed_for_what_is_stored(past: Past, owed: Owed) -> Found | None:
 
 
 OWED: Final = Rule(19, owed_for_what_is_stored)
+REQUESTED: Final = Rule(19, request_is_owed)
 DELIVERY_RULES: Final = (Rule(8, one_run_a_content), Rule(8, delivery_has_its_run))
 
-RULES: Final = (*DELIVERY_RULES, OWED)
+RULES: Final = (*DELIVERY_RULES, OWED, REQUESTED)

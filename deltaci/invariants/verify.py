@@ -14,7 +14,7 @@ from deltaci.domain.errors import SnapshotCorrupt
 from deltaci.invariants import catalogue, entity, settled, tables
 from deltaci.invariants import check_rows as rows_checked
 from deltaci.invariants.journal import RULES_AFTER, Journal
-from deltaci.invariants.ledger import DELIVERY_RULES, OWED, Ledger, check_outbox
+from deltaci.invariants.ledger import DELIVERY_RULES, OWED, REQUESTED, Ledger, check_outbox, check_requests
 from deltaci.invariants.recipes import RULES as RECIPE_RULES
 from deltaci.invariants.recipes import check_recipes
 from deltaci.invariants.rules import Found, Rule, Violation, violation, violations
@@ -53,7 +53,7 @@ class _Verifier:
     def __init__(self, store: Store, now_ms: int | None, late_ms: int) -> None:
         self.journal = Journal()
         self.violations: list[Violation] = []
-        self.checked: Counter[str] = Counter(journal=0, runs=0, jobs=0, deliveries=0, owed=0, recipes=0)
+        self.checked: Counter[str] = Counter(journal=0, runs=0, jobs=0, deliveries=0, owed=0, requests=0, recipes=0)
         self._store = store
         self._now_ms = now_ms
         self._late_ms = late_ms
@@ -150,6 +150,11 @@ class _Verifier:
         await self.follow()
         self.violations += check_outbox(self.journal.past, outbox)
         self.checked["owed"] += len(outbox)
+        # What was open when it was read may have been settled since: read after the outbox, it has its outcome then.
+        again = [await self._store.delivery(*key) for key in ledger.open]
+        keys = {owed.effect.key for owed in outbox}
+        self.violations += check_requests((one for one in again if one is not None), keys)
+        self.checked["requests"] += len(again)
 
     async def check_recipes(self) -> None:
         """The recipes of every repository. They are read first and the journal followed from there."""
@@ -179,6 +184,7 @@ class _Verifier:
         looked(settled.RULES if self._now_ms is not None else (), self.checked["runs"])
         looked(DELIVERY_RULES, self.checked["deliveries"])
         looked((OWED,), self.checked["owed"])
+        looked((REQUESTED,), self.checked["requests"])
         looked(RECIPE_RULES, self.checked["recipes"])
         ordered = {number: looks[number] for number in catalogue.INVARIANTS if looks[number]}
         # A run that was looked at twice may show the same twice.

@@ -1,6 +1,10 @@
 """The second beat of every change: what a decision stores, as the writes of one commit."""
 
+import hashlib
 from collections.abc import Iterable
+from typing import Any
+
+import msgspec
 
 from deltaci.domain import job as jobs
 from deltaci.domain.effects import Effect, ReportRun
@@ -45,6 +49,11 @@ def wake_outbox(writes: Iterable[Write], ports: Ports) -> None:
     """Tell the relay which kinds of effects these writes owe; it looks for all of them from time to time anyway."""
     for kind in {type(write.effect): None for write in writes if isinstance(write, Owe)}:
         ports.tell(paths.OUTBOX, Wake(kind=kind))
+
+
+def sha256_of(request: Any) -> str:
+    """Names a request by its content: what an idempotency key stands for."""
+    return hashlib.sha256(msgspec.json.encode(request)).hexdigest()
 
 
 def owed(effects: Iterable[Effect], repo_id: str, ports: Ports) -> list[Write]:

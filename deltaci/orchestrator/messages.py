@@ -1,6 +1,7 @@
 """What the orchestrator's actors tell and ask each other, around the commands of the domain."""
 
-from typing import Generic, TypeAlias, TypeVar
+from collections.abc import Mapping
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
@@ -136,11 +137,12 @@ class Admit(_Message, frozen=True, kw_only=True):
 
 
 class Admitted(_Message, frozen=True, kw_only=True):
-    """What a webhook became: a run, or nothing with a reason. Equal deliveries get equal answers."""
+    """What a webhook became: a run, nothing with a reason, or a request in words. Equal ones get equal answers."""
 
     run_id: str | None
     is_duplicate: bool
     ignored: str | None
+    accepted: str | None = None
 
 
 class StartRun(_Message, frozen=True, kw_only=True):
@@ -153,13 +155,32 @@ class StartRun(_Message, frozen=True, kw_only=True):
 
 
 class Rerun(_Message, frozen=True, kw_only=True):
-    """A person asks for a new attempt of a run. Answered with the `Reply` kept under `reply_key`, or a refusal."""
+    """A person asks for a new attempt of a run. Answered with the `Reply` kept under `reply_key`, or a refusal.
+
+    `job_id`: that job of it, with what depends on it and what did not succeed.
+    """
 
     run_id: str
     is_failed_only: bool
+    job_id: str = ""
     cause: Cause
     reply_key: str
     request_sha256: str
+
+
+class Alter(_Message, frozen=True, kw_only=True):
+    """Change fields of the repository. Answered with the `Repo` as it is then, or an error that says why not.
+
+    `what` is the type of the audit record, `details` what it tells: no secret. `delivery_id`: the request that this is,
+    whose `outcome` is stored with it.
+    """
+
+    changes: Mapping[str, Any]
+    what: str
+    details: dict[str, str]
+    cause: Cause
+    delivery_id: str = ""
+    outcome: str = ""
 
 
 class Supersede(_Message, frozen=True, kw_only=True):
@@ -196,6 +217,7 @@ __all__ = [
     "Accepted",
     "Admit",
     "Admitted",
+    "Alter",
     "Answer",
     "AppendLog",
     "CheckHolder",

@@ -1,9 +1,9 @@
 """The front of the orchestrator: builds the supervision tree, keeps it going, and is all that the gateway talks to."""
 
-import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from random import Random
+from types import MappingProxyType
 from typing import Any, Final
 
 import anyio
@@ -14,7 +14,7 @@ from actors import ActorError, ActorSystem, Backoff, Intensity
 from actors import Observer as ActorObserver
 from deltaci.domain import run as runs
 from deltaci.domain.clock import Clock, Entropy
-from deltaci.domain.effects import Effect
+from deltaci.domain.effects import ActOnDelivery, Effect
 from deltaci.domain.errors import DeltaError, DuplicateKey, NotFound
 from deltaci.domain.events import Cause, Trigger
 from deltaci.domain.machine import Refusal
@@ -22,14 +22,17 @@ from deltaci.domain.repo import Repo
 from deltaci.domain.run import Run
 from deltaci.domain.states import EndReason
 from deltaci.orchestrator import paths
+from deltaci.orchestrator.beats import sha256_of, wake_outbox
+from deltaci.orchestrator.deliveries import removal
 from deltaci.orchestrator.desk import RunnerDesk
 from deltaci.orchestrator.dispatch import Board, DispatchActor
 from deltaci.orchestrator.job_actor import JobActor
 from deltaci.orchestrator.keepers import ReconcilerActor, TimersActor
-from deltaci.orchestrator.messages import Admit, Admitted, Answer, DoRun, Rerun, StartRun, Wake
+from deltaci.orchestrator.messages import Admit, Admitted, Alter, Answer, DoRun, Rerun, StartRun, Wake
 from deltaci.orchestrator.outbox import OutboxActor
 from deltaci.orchestrator.ports import (
     Analyzer,
+    AppHome,
     Credentials,
     NoCredentials,
     Observer,
@@ -37,6 +40,7 @@ from deltaci.orchestrator.ports import (
     Policy,
     Ports,
     Reporter,
+    Rights,
     Tell,
 )
 from deltaci.orchestrator.presence import Presence, always_here
@@ -44,12 +48,13 @@ from deltaci.orchestrator.repo_actor import IdempotencyConflict, RepoActor
 from deltaci.orchestrator.run_actor import RunActor
 from deltaci.orchestrator.runners import RunnerHub
 from deltaci.orchestrator.stored import Patience
-from deltaci.store.port import Audit, Reply, SaveRepo, Store
+from deltaci.store.port import Audit, Delivery, Owe, Reply, SaveRepo, Store
 from deltaci.store.space import endless
 
 # A permanent actor that crashes this often is broken: the process ends, and the service manager starts it anew.
 KEEPER_INTENSITY: Final = Intensity(crashes_max=10, period_s=60)
 ENTITY_INTENSITY: Final = Intensity(crashes_max=3, period_s=60)
+NOBODY_TO_ASK: Final[Mapping[str, Rights]] = MappingProxyType({})
 
 
 class Orchestrator:
@@ -77,15 +82,56 @@ class Orchestrator:
         await self.ports.store.commit((SaveRepo(repo=repo), audit))
         self.repos.add(repo)
 
+    async def change_repo(
+        self, repo_id: str, changes: Mapping[str, Any], details: dict[str, str], cause: Cause
+    ) -> Repo:
+        """The repository with these fields changed; raises `NameTaken` and `NotFound`.
+
+        Args:
+            details: what the audit record tells of it: no secret.
+        """
+        message = Alter(changes=changes, what="RepoChanged", details=details, cause=cause)
+        return await self._alter(repo_id, message)
+
+    async def remove_repo(self, repo: Repo, because: str, cause: Cause) -> Repo:
+        """Build it no more and cancel what runs of it; its history stays. Without effect when it was removed before."""
+        return await self._alter(repo.id, removal(repo, because, cause))
+
+    async def _alter(self, repo_id: str, message: Alter) -> Repo:
+        answer = await self._ask(paths.repo_path(repo_id), message)
+        assert isinstance(answer, Repo)
+        return answer
+
     async def admit(self, repo_id: str, message: Admit) -> Admitted:
-        """What an authentic webhook becomes, once it is on disk; raises `DeliveryReused`."""
+        """What an authentic webhook becomes, once it is on disk; raises `DeliveryReused`.
+
+        Args:
+            repo_id: empty for what is about no repository; then there is no trigger.
+        """
         answer = await self._ask(paths.repo_path(repo_id), message)
         assert isinstance(answer, Admitted)
         return answer
 
+    async def replay(self, repo_id: str, delivery_id: str, cause: Cause) -> Delivery:
+        """A delivery as it is stored. If it is a request, it is owed once more: what was done is not done again.
+
+        Raises `NotFound`.
+        """
+        delivery = await self.ports.store.delivery(repo_id, delivery_id)
+        if delivery is None:
+            raise NotFound(f"no delivery {delivery_id[:100]!r}: see `deltaci deliveries list`")
+        if delivery.request is not None:
+            now_ms = self.ports.clock.now_ms()
+            details = {"repo_id": repo_id, "delivery_id": delivery_id}
+            audit = Audit(at_ms=now_ms, cause=cause, type="DeliveryReplayed", entity_id=repo_id, details=details)
+            writes = (Owe(effect=ActOnDelivery(repo_id, delivery_id), due_at_ms=now_ms), audit)
+            await self.ports.store.commit(writes)
+            wake_outbox(writes, self.ports)
+        return delivery
+
     async def start_run(self, repo_id: str, trigger: Trigger, cause: Cause, *, key: str) -> Reply:
         """A run that a person asked for; the same idempotency key gets the same run."""
-        request = _sha256(["start", repo_id, trigger])
+        request = sha256_of(["start", repo_id, trigger])
         message = StartRun(trigger=trigger, cause=cause, reply_key=key, request_sha256=request)
         reply = await self._ask(paths.repo_path(repo_id), message)
         assert isinstance(reply, Reply)
@@ -93,7 +139,7 @@ class Orchestrator:
 
     async def rerun(self, run_id: str, cause: Cause, *, is_failed_only: bool, key: str) -> Reply | Refusal:
         """A new attempt of a run that is over; the same idempotency key gets the same attempt."""
-        request = _sha256(["rerun", run_id, is_failed_only])
+        request = sha256_of(["rerun", run_id, is_failed_only])
         run = await self.run(run_id)
         message = Rerun(
             run_id=run_id, is_failed_only=is_failed_only, cause=cause, reply_key=key, request_sha256=request
@@ -140,7 +186,7 @@ class Orchestrator:
         return await self._once(["approve", run_id], act, key=key)
 
     async def _once(self, what: list[str], act: Callable[[], Awaitable[dict[str, str | None]]], *, key: str) -> Reply:
-        request = _sha256(what)
+        request = sha256_of(what)
         kept = await self._kept(key, request)
         if kept is not None:
             return kept
@@ -190,12 +236,18 @@ class RepoDirectory:
         self._by_id = {repo.id: repo for repo in repos}
 
     def add(self, repo: Repo) -> None:
-        """The repository is stored."""
-        self._by_id[repo.id] = repo
+        """The repository is stored so; whoever read it before it was changed is not believed."""
+        known = self._by_id.get(repo.id)
+        if known is None or known.revision <= repo.revision:
+            self._by_id[repo.id] = repo
 
     def all(self) -> tuple[Repo, ...]:
-        """Every repository, in order of registration."""
+        """Every repository, in order of registration, also those that were removed."""
         return tuple(self._by_id.values())
+
+    def named(self, name: str) -> Repo | None:
+        """The repository with this name or id."""
+        return self._by_id.get(name) or next((repo for repo in self._by_id.values() if repo.name == name), None)
 
     def running_max(self, repo_id: str) -> int:
         """How many of its jobs may run at once; 0: any number."""
@@ -205,7 +257,7 @@ class RepoDirectory:
     def is_reported(self, repo_id: str) -> bool:
         """Whether its results go anywhere."""
         repo = self._by_id.get(repo_id)
-        return repo is not None and bool(repo.report_to or repo.api_token)
+        return repo is not None and bool(repo.report_to or repo.api_token or repo.installation_id)
 
 
 @asynccontextmanager
@@ -224,10 +276,14 @@ async def running(
     uptime_s: Callable[[], float] | None = None,
     has_room: Callable[[int], bool] = endless,
     credentials: Credentials | None = None,
+    rights: Mapping[str, Rights] = NOBODY_TO_ASK,
+    app_home: AppHome = AppHome(),  # noqa: B008 - it is frozen
 ) -> AsyncIterator[Orchestrator]:
     """The orchestrator at work: everything that was under way before goes on. Leaving it handles what was accepted.
 
     Args:
+        rights: who may ask for what, by `Repo.forge`; of a forge that is not in it nobody may.
+        app_home: where the repositories of installations of our app are.
         uptime_s: a clock that goes on while this process is stopped, for noticing that it was; None: it never is.
 
     Raises what escalated to the root of the tree; the process should then end and be started again.
@@ -261,6 +317,8 @@ async def running(
             began_at_ms=clock.now_ms(),
             is_reported=repos.is_reported,
             running_max=repos.running_max,
+            repos=repos.all,
+            repo_changed=repos.add,
             has_room=has_room,
             credentials=credentials or NoCredentials(),
         )
@@ -273,7 +331,15 @@ async def running(
         patience, board = Patience(ports), Board()
         under_way: dict[str, type[Effect]] = {}
         outbox = lambda: OutboxActor(  # noqa: E731 - a factory, called again after each crash
-            ports, patience, planner=planner, analyzer=analyzer, reporter=reporter, spawn=spawn, under_way=under_way
+            ports,
+            patience,
+            planner=planner,
+            analyzer=analyzer,
+            reporter=reporter,
+            spawn=spawn,
+            under_way=under_way,
+            rights=rights,
+            app_home=app_home,
         )
         grow(system, ports, patience, board, outbox)
         background.start_soon(_listen, presence, tick_ms)
@@ -297,7 +363,7 @@ def grow(
     root.start("reconciler", lambda: ReconcilerActor(ports, patience))
     root.entities(
         "repos",
-        lambda repo_id: RepoActor(repo_id, ports),
+        lambda repo_id: RepoActor("" if repo_id == paths.NO_REPO else repo_id, ports),
         intensity=ENTITY_INTENSITY,
         passivate_after_s=passivate_after_s,
     )
@@ -328,7 +394,3 @@ async def _pulse(tell: Tell, every_ms: int, told: tuple[str, ...]) -> None:
         for path in told:
             tell(path, Wake())
         await anyio.sleep(every_ms / 1000)
-
-
-def _sha256(request: Any) -> str:
-    return hashlib.sha256(msgspec.json.encode(request)).hexdigest()

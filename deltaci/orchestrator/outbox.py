@@ -14,7 +14,7 @@ from loguru import logger
 
 from actors import ActorError
 from deltaci.domain import run as runs
-from deltaci.domain.effects import AnalyzeAttempt, Effect, KeepRecipe, PlanRun, ReportRun
+from deltaci.domain.effects import ActOnDelivery, AnalyzeAttempt, CancelRun, Effect, KeepRecipe, PlanRun, ReportRun
 from deltaci.domain.errors import DeltaError, ForgeRejected, ForgeUnavailable, PlanFailed, StoreError
 from deltaci.domain.events import Cause
 from deltaci.domain.machine import Refusal
@@ -23,8 +23,9 @@ from deltaci.domain.recipe import has_a_say
 from deltaci.domain.run import Run
 from deltaci.domain.states import RunState
 from deltaci.orchestrator import paths, recipes
+from deltaci.orchestrator.deliveries import Deliveries
 from deltaci.orchestrator.messages import Answer, DoRun, UsePlan, Wake
-from deltaci.orchestrator.ports import Analyzer, Planner, Ports, Reporter
+from deltaci.orchestrator.ports import Analyzer, AppHome, Planner, Ports, Reporter, Rights
 from deltaci.orchestrator.stored import Keeper, Patience
 from deltaci.store.port import Owe, Owed, Postpone, Settle
 
@@ -47,12 +48,15 @@ class OutboxActor(Keeper[None]):
         reporter: Reporter,
         spawn: Spawn,
         under_way: dict[str, type[Effect]],
+        rights: Mapping[str, Rights],
+        app_home: AppHome,
     ) -> None:
         """`spawn` runs a delivery beside the mailbox; `under_way` outlives a crash of this actor, as deliveries do."""
         super().__init__(ports, patience)
         self.planner = planner
         self.analyzer = analyzer
         self.reporter = reporter
+        self.deliveries = Deliveries(ports, self._ask, rights, app_home)
         self.spawn = spawn
         self.under_way = under_way
         self.unsettled: dict[str, int] = {}
@@ -62,6 +66,8 @@ class OutboxActor(Keeper[None]):
             AnalyzeAttempt: policy.analyses_at_once,
             ReportRun: policy.reports_at_once,
             KeepRecipe: 1,  # two of one repository would only be in each other's way
+            ActOnDelivery: policy.deliveries_at_once,
+            CancelRun: policy.deliveries_at_once,
         }
 
     async def load(self) -> None:
@@ -160,6 +166,11 @@ class OutboxActor(Keeper[None]):
                 await self.reporter.report(run_id)
             case KeepRecipe(run_id):
                 await recipes.keep(self.ports.store, run_id, now_ms=self.ports.clock.now_ms())
+            case ActOnDelivery(repo_id, delivery_id):
+                await self.deliveries.act(repo_id, delivery_id)
+            case CancelRun(run_id, reason, detail, cause):
+                cancel = runs.RequestCancel(reason=reason, detail=detail)
+                await self._ask_run(run_id, DoRun(command=cancel, cause=cause))
 
     async def _analyze(self, job_id: str, attempt: int) -> None:
         now_ms = self.ports.clock.now_ms()
@@ -222,8 +233,11 @@ class OutboxActor(Keeper[None]):
         return plan if has_a_say(run.trigger, repo) else msgspec.structs.replace(plan, blueprint=None)
 
     async def _ask_run(self, run_id: str, message: DoRun | UsePlan) -> Answer[Run]:
-        ref = self.system.ref(paths.run_path(run_id))
-        answer: Answer[Run] | DeltaError = await ref.ask(message, timeout=self.ports.policy.ask_timeout_ms / 1000)
+        answer: Answer[Run] = await self._ask(paths.run_path(run_id), message)
+        return answer
+
+    async def _ask(self, path: str, message: Any) -> Any:
+        answer = await self.system.ref(path).ask(message, timeout=self.ports.policy.ask_timeout_ms / 1000)
         if isinstance(answer, DeltaError):
             raise answer
         return answer

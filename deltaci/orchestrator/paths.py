@@ -9,12 +9,13 @@ DISPATCH: Final = f"{ROOT}/dispatch"
 OUTBOX: Final = f"{ROOT}/outbox"
 TIMERS: Final = f"{ROOT}/timers"
 RECONCILER: Final = f"{ROOT}/reconciler"
+NO_REPO: Final = "none"  # no repository's id: those begin with `repo_`
 KEEPERS: Final = (DISPATCH, OUTBOX, TIMERS, RECONCILER)
 
 
 def repo_path(repo_id: str) -> str:
-    """The actor that admits the triggers of a repository."""
-    return f"{ROOT}/repos/{repo_id}"
+    """The actor that admits the triggers of a repository; with an empty id, the one for what is about none."""
+    return f"{ROOT}/repos/{repo_id or NO_REPO}"
 
 
 def run_path(run_id: str) -> str:

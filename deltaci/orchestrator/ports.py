@@ -10,6 +10,7 @@ from deltaci.domain.clone_credential import Credential
 from deltaci.domain.events import JobEvent, RunEvent
 from deltaci.domain.plan import Plan
 from deltaci.domain.repo import Repo
+from deltaci.domain.requests import Right
 from deltaci.domain.run import Run
 from deltaci.orchestrator.presence import Presence
 from deltaci.store.port import Explanation, Store
@@ -65,6 +66,21 @@ class NoCredentials:
         return None
 
 
+class Rights(Protocol):
+    """What people may do, by the rules of one kind of forge."""
+
+    async def right_of(self, repo: Repo, login: str) -> Right:
+        """What a person may do in the repository; raises `ForgeUnavailable` (again later) or `ForgeRejected`."""
+        ...
+
+
+class AppHome(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the repositories are that an installation of our GitHub App brings: to clone them, and to tell results."""
+
+    web_url: str = "https://github.com"
+    api_url: str = "https://api.github.com"
+
+
 class Observer(Protocol):
     """Hears of everything that was committed; metrics are made from it and from nothing else."""
 
@@ -116,6 +132,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     plans_at_once: int = 4
     analyses_at_once: int = 2
     reports_at_once: int = 8
+    deliveries_at_once: int = 4
     runner_silent_after_ms: int = 90_000
     jobs_max: int = 1_000
     log_bytes_max: int = 64 * 1024 * 1024
@@ -135,6 +152,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     `began_at_ms`: when this life of the server began.
     `presence`: for how long this process was not there to listen.
     `running_max`: how many jobs of this repository may run at once; 0: any number.
+    `repos`: every repository as it is committed; `repo_changed`: it is committed so now.
     `has_room`: whether so many more bytes of a log leave the space that state needs.
     `credentials`: what runners fetch private repositories with.
     """
@@ -149,6 +167,8 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     push: Push
     is_reported: Callable[[str], bool]
     running_max: Callable[[str], int]
+    repos: Callable[[], tuple[Repo, ...]]
+    repo_changed: Callable[[Repo], None]
     has_room: Callable[[int], bool] = endless
     credentials: Credentials = NoCredentials()
     began_at_ms: int = 0

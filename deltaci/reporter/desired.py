@@ -41,6 +41,7 @@ REASONS: Final[Mapping[EndReason, str]] = {
     EndReason.RUN_TIMEOUT: "the run took longer than it may",
     EndReason.USER_CANCELED: "somebody canceled it",
     EndReason.SUPERSEDED: "superseded by a newer commit",
+    EndReason.CLOSED: "what it was for is gone",
     EndReason.RUNNER_LOST: "the runner was lost",
     EndReason.NEVER_ACKNOWLEDGED: "no runner ever started it",
     EndReason.CHECKOUT_FAILED: "the commit could not be fetched",

@@ -118,6 +118,8 @@ class StatusReporter:
             raise ForgeRejected(
                 f"cannot report run {run_id}: the repository {run.key.repo_id} is not registered any more"
             )
+        if repo.removed_because:
+            raise ForgeRejected(f"cannot report run {run_id}: {repo.name} was removed: {repo.removed_because}")
         if not repo.report_to:
             return
         forge = self._forges.get(repo.forge)

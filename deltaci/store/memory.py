@@ -13,7 +13,7 @@ import msgspec
 from deltaci.domain import job as jobs
 from deltaci.domain import run as runs
 from deltaci.domain.blueprint import Blueprint
-from deltaci.domain.effects import AnalyzeAttempt, Effect, KeepRecipe, PlanRun, ReportRun
+from deltaci.domain.effects import AnalyzeAttempt, Effect
 from deltaci.domain.errors import StoreUnavailable
 from deltaci.domain.events import RunKey
 from deltaci.domain.job import Job
@@ -28,7 +28,7 @@ from deltaci.store.journal import GENESIS, Draft, Row, chained, draft_of_audit, 
 from deltaci.store.memory_forges import MemoryForges
 from deltaci.store.memory_logs import MemoryLogs
 from deltaci.store.memory_recipes import MemoryRecipes
-from deltaci.store.memory_rows import drafts_of_job, is_of_stream, job_row, run_row
+from deltaci.store.memory_rows import drafts_of_job, is_of_stream, job_row, newest_attempts, run_keys, run_row
 from deltaci.store.port import (
     AddJob,
     ArtifactStored,
@@ -373,7 +373,7 @@ class MemoryStore:
             repo = self._repos.get(run.key.repo_id)
             if repo is None or not repo.is_superseding or run.state is RunState.CANCEL_REQUESTED:
                 continue
-            if run.id in shared:
+            if run.id in shared and run.key.pr_number is None:
                 continue
             newer = [other.id for other in self._runs.values() if is_of_stream(other, run) and other.id > run.id]
             if newer:
@@ -385,7 +385,25 @@ class MemoryStore:
         await self._beat()
         shared = self._shared_runs()
         live = (run for run in self._live_runs() if run.key.repo_id == repo_id and run.trigger.stream == stream)
-        return tuple(sorted(run.id for run in live if run.id not in shared))
+        return tuple(sorted(run.id for run in live if run.id not in shared or run.key.pr_number is not None))
+
+    async def live_runs_of_pull_request(self, repo_id: str, number: int) -> tuple[str, ...]:
+        """Ids of the runs of a pull request that have not ended, oldest first."""
+        await self._beat()
+        live = (run for run in self._live_runs() if (run.key.repo_id, run.key.pr_number) == (repo_id, number))
+        return tuple(sorted(run.id for run in live))
+
+    async def live_runs_of_repo(self, repo_id: str) -> tuple[str, ...]:
+        """Ids of all runs of a repository that have not ended, oldest first."""
+        await self._beat()
+        return tuple(sorted(run.id for run in self._live_runs() if run.key.repo_id == repo_id))
+
+    async def newest_runs_of_commit(self, repo_id: str, commit_sha: str) -> tuple[Run, ...]:
+        """The newest run attempt under each key of a commit, oldest first."""
+        await self._beat()
+        return newest_attempts(
+            run for run in self._runs.values() if (run.key.repo_id, run.key.commit_sha) == (repo_id, commit_sha)
+        )
 
     def _shared_runs(self) -> set[str | None]:
         return {one.run_id for one in self._forges.all() if one.is_duplicate}
@@ -398,7 +416,7 @@ class MemoryStore:
         return self._forges.delivery(repo_id, delivery_id)
 
     async def delivery_by_digest(self, repo_id: str, body_sha256: str) -> Delivery | None:
-        """The first delivery with this content that made or found a run."""
+        """The first delivery with this content that made or found a run, or asked for something."""
         await self._beat()
         return self._forges.by_digest(repo_id, body_sha256)
 
@@ -545,7 +563,7 @@ class MemoryStore:
             return None
         job_ids = self._jobs_of_run.get(run_id, ())
         plan, repo = self._plans.get(run_id), self._repos.get(run.key.repo_id)
-        own_keys = {PlanRun(run_id).key, ReportRun(run_id).key, KeepRecipe(run_id).key}
+        own_keys = run_keys(run_id)
         return Rows(
             journal_id=len(self._journal),
             run=run_row(run),

@@ -49,9 +49,9 @@ class MemoryForges:
         return self._deliveries.get((repo_id, delivery_id))
 
     def by_digest(self, repo_id: str, body_sha256: str) -> Delivery | None:
-        """The first delivery with this content that made or found a run."""
+        """The first delivery with this content that made or found a run, or asked for something."""
         for one in self._deliveries.values():
-            if one.repo_id == repo_id and one.body_sha256 == body_sha256 and one.run_id is not None:
+            if one.repo_id == repo_id and one.body_sha256 == body_sha256 and one.ignored is None:
                 return one
         return None
 

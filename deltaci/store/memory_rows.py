@@ -3,8 +3,11 @@
 Rule: every column is derived from the snapshot, so that there is nothing here to disagree with it.
 """
 
+from collections.abc import Iterable
+
 from deltaci.domain import job as jobs
 from deltaci.domain import run as runs
+from deltaci.domain.events import RunKey
 from deltaci.domain.job import Job
 from deltaci.domain.plan import PlannedJob
 from deltaci.domain.run import Run
@@ -41,6 +44,21 @@ def is_of_stream(run: Run, other: Run) -> bool:
     """Whether both runs are of one stream, of which the newest supersedes the others."""
     stream = run.trigger.stream
     return stream != "" and stream == other.trigger.stream and run.key.repo_id == other.key.repo_id
+
+
+def newest_attempts(several: Iterable[Run]) -> tuple[Run, ...]:
+    """The newest attempt under each key, oldest first."""
+    newest: dict[RunKey, Run] = {}
+    for run in several:
+        known = newest.get(run.key)
+        if known is None or known.attempt < run.attempt:
+            newest[run.key] = run
+    return tuple(sorted(newest.values(), key=lambda run: run.id))
+
+
+def run_keys(run_id: str) -> frozenset[str]:
+    """The keys under which something may be owed for a run itself."""
+    return frozenset(f"{kind}:{run_id}" for kind in ("plan", "report", "recipe", "cancel"))
 
 
 def drafts_of_job(write: SaveJob | AddJob, first: int) -> list[Draft]:

@@ -136,7 +136,7 @@ class Delivery(_Write, frozen=True, kw_only=True):
     """A webhook's row in the ledger; kept for ever. Exactly one of `run_id`, `ignored` and `request` is set.
 
     `repo_id` is empty for what is about no repository. `outcome` is what became of the request: half a sentence, None
-    as long as it is owed.
+    until it was acted on. A request whose content was there before is a duplicate, and has its outcome at once.
 
     Raises `DuplicateKey(table="delivery")` when this repository has a row with this delivery id.
     """
@@ -529,17 +529,30 @@ class Store(Protocol):
     async def superseded_runs(self, limit: int) -> tuple[tuple[str, str], ...]:
         """(older, newest) for each run of a superseding repository that is live, has no cancel requested, and has a
         newer run of the same non-empty trigger stream. Newer: created later (ids sort by time). Shared runs, which
-        another delivery found as well, are left out: their commit may be the head of a second branch."""
+        another delivery found as well, are left out: their commit may be the head of a second branch. Those of a pull
+        request are not shared with anything else."""
         ...
 
     async def live_runs_of_stream(self, repo_id: str, stream: str) -> tuple[str, ...]:
         """Ids of the runs of a stream that have not ended and are not shared, oldest first."""
         ...
 
+    async def live_runs_of_pull_request(self, repo_id: str, number: int) -> tuple[str, ...]:
+        """Ids of the runs of a pull request that have not ended, oldest first, of whatever stream."""
+        ...
+
+    async def live_runs_of_repo(self, repo_id: str) -> tuple[str, ...]:
+        """Ids of all runs of a repository that have not ended, oldest first."""
+        ...
+
+    async def newest_runs_of_commit(self, repo_id: str, commit_sha: str) -> tuple[Run, ...]:
+        """The newest run attempt under each key of a commit, oldest first."""
+        ...
+
     # deliveries and idempotent requests
     async def delivery(self, repo_id: str, delivery_id: str) -> Delivery | None: ...
     async def delivery_by_digest(self, repo_id: str, body_sha256: str) -> Delivery | None:
-        """The first delivery with this content that made or found a run."""
+        """The first delivery with this content that made or found a run, or asked for something."""
         ...
 
     async def newest_deliveries(

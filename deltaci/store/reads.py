@@ -154,6 +154,12 @@ def pairs(connection: sqlite3.Connection, name: str, values: tuple[Any, ...] = (
     return tuple((first, second) for first, second in connection.execute(query(name), values))
 
 
+def newest_runs_of_commit(connection: sqlite3.Connection, repo_id: str, commit_sha: str) -> tuple[Run, ...]:
+    """The newest run attempt under each key of a commit."""
+    rows = connection.execute(query("newest_runs_of_commit"), (repo_id, commit_sha))
+    return tuple(codec.decode(codec.RUN, snapshot, run_id) for run_id, snapshot, _ in rows)
+
+
 # ---- deliveries, replies, outbox ---------------------------------------------------------------------------------
 
 
@@ -194,7 +200,8 @@ def newest_deliveries(
 ) -> tuple[NumberedDelivery, ...]:
     """A page of the ledger, newest first."""
     values = {"repo_id": repo_id, "before": ID_MAX if before is None else before, "limit": limit}
-    rows = connection.execute(query("newest_deliveries"), values)
+    name = "newest_deliveries" if repo_id is None else "newest_deliveries_of_repo"
+    rows = connection.execute(query(name), values)
     return tuple(NumberedDelivery(number=row[10], delivery=_delivery(row)) for row in rows)
 
 

@@ -261,6 +261,18 @@ class SqliteStore:
         """Ids of the runs of a stream that have not ended and are not shared, oldest first."""
         return await self._read(reads.ids, "live_runs_of_stream", (repo_id, stream))
 
+    async def live_runs_of_pull_request(self, repo_id: str, number: int) -> tuple[str, ...]:
+        """Ids of the runs of a pull request that have not ended, oldest first."""
+        return await self._read(reads.ids, "live_runs_of_pull_request", (repo_id, number))
+
+    async def live_runs_of_repo(self, repo_id: str) -> tuple[str, ...]:
+        """Ids of all runs of a repository that have not ended, oldest first."""
+        return await self._read(reads.ids, "live_runs_of_repo", (repo_id,))
+
+    async def newest_runs_of_commit(self, repo_id: str, commit_sha: str) -> tuple[Run, ...]:
+        """The newest run attempt under each key of a commit, oldest first."""
+        return await self._read(reads.newest_runs_of_commit, repo_id, commit_sha)
+
     # ---- deliveries, replies, outbox -----------------------------------------------------------------------------
 
     async def delivery(self, repo_id: str, delivery_id: str) -> Delivery | None:
@@ -268,7 +280,7 @@ class SqliteStore:
         return await self._read(reads.delivery, "delivery", repo_id, delivery_id)
 
     async def delivery_by_digest(self, repo_id: str, body_sha256: str) -> Delivery | None:
-        """The first delivery with this content that made or found a run."""
+        """The first delivery with this content that made or found a run, or asked for something."""
         return await self._read(reads.delivery, "delivery_by_digest", repo_id, body_sha256)
 
     async def newest_deliveries(

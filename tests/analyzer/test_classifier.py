@@ -61,6 +61,7 @@ REASONS = (
     (EndReason.USER_CANCELED, "canceled"),
     (EndReason.CANCEL_DEADLINE, "canceled"),
     (EndReason.SUPERSEDED, "superseded"),
+    (EndReason.CLOSED, "canceled"),
     (EndReason.RUNNER_LOST, "infrastructure.runner_lost"),
     (EndReason.NEVER_ACKNOWLEDGED, "infrastructure.runner_lost"),
     (EndReason.RUNNER_STOPPED, "infrastructure.runner_lost"),

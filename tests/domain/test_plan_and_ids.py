@@ -180,3 +180,4 @@ def test_a_superseded_run_starts_again_when_its_commit_is_pushed_again() -> None
     """A branch that was reset to an older commit must not show a canceled run for ever."""
     assert admit(Latest("run_1", 2, RunState.CANCELED, EndReason.SUPERSEDED)) == StartRun(3)
     assert admit(Latest("run_1", 2, RunState.CANCEL_REQUESTED, None, EndReason.SUPERSEDED)) == StartRun(3)
+    assert admit(Latest("run_1", 2, RunState.CANCELED, EndReason.CLOSED)) == StartRun(3)

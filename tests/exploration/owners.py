@@ -82,6 +82,8 @@ class Bench:
             push=lambda runner_id, message: self.told.append((runner_id, message)) is None,
             is_reported=lambda _: True,
             running_max=lambda _: 0,
+            repos=tuple,
+            repo_changed=lambda _repo: None,
             presence=always_here(),
         )
 

@@ -7,9 +7,14 @@ from typing import Any
 import anyio
 import pytest
 from quart import Response
+from werkzeug.datastructures import Headers
 
-from deltaci.forge.webhook import signature
-from tests.gateway.support import GITHUB_SECRET, OLD, Gateway, a_push, hook, opened
+from deltaci.domain.events import Trigger
+from deltaci.domain.requests import AddRepos, EndStream, InstalledRepo
+from deltaci.forge.webhook import Received, Webhook, signature
+from deltaci.gateway.house import Limits
+from deltaci.gateway.refusals import FILLED_AFTER_MS, RECORDS_MAX, TOKEN_MS
+from tests.gateway.support import GITHUB_SECRET, OLD, Gateway, a_push, error_of, hook, opened
 from tests.orchestrator.support import SHA, a_repo
 
 pytestmark = pytest.mark.anyio
@@ -141,3 +146,127 @@ async def test_the_signature_is_checked_before_the_body_is_read(tmp_path: Path) 
 
     assert {status for status, _ in answers} == {401}
     assert len(answers) == 1
+
+
+class Asking:
+    """A forge whose every webhook asks for the same; `is_ours` false: about no repository of ours."""
+
+    name = "asking"
+
+    def __init__(self, *, is_ours: bool = True, **what: Any) -> None:
+        self.is_ours = is_ours
+        self.what = what
+
+    def authenticate(self, webhook: Webhook, repos: Any) -> Any:
+        return repos[0] if self.is_ours else None
+
+    def read(self, webhook: Webhook, repo: Any) -> Received:
+        return Received(delivery_id=webhook.headers["x-delivery"], event="any", **self.what)
+
+
+async def asked(gateway: Gateway, forge: Asking, delivery: str = "d-1", data: bytes = b"{}") -> Response:
+    gateway.house.forges = {"asking": forge}
+    headers = {"x-delivery": delivery}
+    return await gateway.ask("POST", "/api/v1/webhooks/asking", token=None, data=data, headers=headers)
+
+
+async def test_a_request_is_accepted_in_words_and_each_repeat_alike(tmp_path: Path) -> None:
+    """The answer is about what is on disk, not about what comes of it."""
+    ends = Asking(request=EndStream(stream="pr:7", because="pull request 7 was closed"))
+    async with opened(tmp_path) as gateway:
+        first = await asked(gateway, ends)
+        again = await asked(gateway, ends)
+        other = await asked(gateway, ends, "d-2")
+
+    words = "end what runs: pull request 7 was closed"
+    assert (first.status_code, await first.get_json()) == (202, {"accepted": words, "duplicate": False})
+    assert await again.get_data(as_text=False) == await first.get_data(as_text=False)
+    assert await other.get_json() == {"accepted": words, "duplicate": True}
+
+
+async def test_what_is_about_no_repository_is_admitted_beside_them_all(tmp_path: Path) -> None:
+    """An installation of an app, say; a run it cannot start."""
+    come = AddRepos(installation_id=1, repos=(InstalledRepo(name="acme/new"),))
+    trigger = Trigger(kind="push", ref="refs/heads/main", commit_sha=SHA)
+    async with opened(tmp_path) as gateway:
+        added = await asked(gateway, Asking(is_ours=False, request=come))
+        ping = await asked(gateway, Asking(is_ours=False, ignored="ping"), "d-2", b"[]")
+        run = await asked(gateway, Asking(is_ours=False, trigger=trigger), "d-3")
+        rows = await gateway.store.newest_deliveries(repo_id="")
+
+    assert await added.get_json() == {"accepted": "register acme/new", "duplicate": False}
+    assert await ping.get_json() == {"ignored": "ping"}
+    assert (run.status_code, (await error_of(run))["code"]) == (400, "malformed")
+    assert [row.delivery.delivery_id for row in rows] == ["d-2", "d-1"]
+
+
+async def audited(gateway: Gateway) -> list[tuple[str, Any]]:
+    """What was written down of refused webhooks: its type, and code or count."""
+    found = []
+    async for entry in gateway.store.journal():
+        if entry.type in ("WebhookRefused", "WebhooksTurnedAway"):
+            details = json.loads(entry.data)
+            found.append((entry.type, details.get("code") or details["count"]))
+    return found
+
+
+async def test_whatever_is_refused_gets_its_4xx_and_leaves_a_record(tmp_path: Path) -> None:
+    """Forged, sent again with another body, cut short and signed, cut short under way, too large."""
+    async with opened(tmp_path, limits=Limits(webhook_bytes_max=25 * 1024 * 1024)) as gateway:
+        await gateway.deliver()
+        refused = [
+            await gateway.deliver(x_deltaci_signature="sha256=" + "0" * 64, x_deltaci_delivery="d-2"),
+            await gateway.deliver(a_push(after="c" * 40)),
+            await gateway.deliver(a_push()[:-9], x_deltaci_delivery="d-3"),
+            await gateway.deliver(a_push()[:-9], x_deltaci_delivery="d-3", x_deltaci_signature=signed(a_push())),
+            await gateway.deliver(bytes(26 * 1024 * 1024), x_deltaci_delivery="d-4"),
+        ]
+        records = await audited(gateway)
+        runs = await gateway.store.list_runs()
+
+    codes = ["bad_signature", "delivery_reused", "malformed", "bad_signature", "too_large"]
+    assert [response.status_code for response in refused] == [401, 409, 400, 401, 413]
+    assert records == [("WebhookRefused", code) for code in codes]
+    assert len(runs) == 1
+
+
+def signed(data: bytes) -> str:
+    return hook(data)["x-deltaci-signature"]
+
+
+async def test_a_body_that_does_not_come_to_its_end_is_answered_and_recorded(tmp_path: Path) -> None:
+    """The line went dead in the middle of it."""
+    data = a_push()
+    headers = {**hook(data), "content-length": str(len(data))}
+    async with opened(tmp_path, limits=Limits(body_timeout_s=1)) as gateway:
+        client = gateway.app.test_client()
+        async with client.request("/api/v1/webhooks/git", method="POST", headers=Headers(headers)) as connection:
+            await connection.send(data[:20])
+            with anyio.fail_after(10):
+                await connection._task
+            status = connection.status_code
+        records = await audited(gateway)
+
+    assert (status, records) == (408, [("WebhookRefused", "request_timeout")])
+
+
+async def test_a_stranger_cannot_fill_the_disk(tmp_path: Path) -> None:
+    """So many records a minute, then 429 before anything is computed; one record says how many more there were."""
+    async with opened(tmp_path) as gateway:
+        forged = {"x_deltaci_signature": "sha256=" + "0" * 64}
+        answers = [(await gateway.deliver(**forged)).status_code for _ in range(RECORDS_MAX)]
+        turned = [await gateway.deliver(**forged), await gateway.deliver(x_deltaci_delivery="good")]
+        before = len(await audited(gateway))
+        gateway.stage.clock.advance(TOKEN_MS)
+        one_more = await gateway.deliver(x_deltaci_delivery="good")
+        gateway.stage.clock.advance(FILLED_AFTER_MS)
+        await gateway.deliver(x_deltaci_delivery="later")
+        records = await audited(gateway)
+
+    assert answers == [401] * RECORDS_MAX
+    assert [response.status_code for response in turned] == [429, 429]
+    assert turned[0].headers["Retry-After"] == "2"
+    assert before == RECORDS_MAX
+    assert one_more.status_code == 202
+    assert records[-1] == ("WebhooksTurnedAway", "2")
+    assert len(records) == RECORDS_MAX + 1

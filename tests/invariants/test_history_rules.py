@@ -167,7 +167,7 @@ def look(tell: Callable[[], Story], heard: list[Heard]) -> set[str]:
     journal = Journal()
     assert found_in(journal, tell().entries()) == []
     ledger = Ledger(journal.past)
-    ledger.answers["repo_1", "delivery-1"] = (RUN, None)
+    ledger.answers["repo_1", "delivery-1"] = (RUN, None, None)
     found = check_history(journal, heard, ledger=ledger, overlap_ms=100, slots={HOLDER: 2})
     return {one.rule for one in found}
 
@@ -251,4 +251,4 @@ def test_a_ledger_as_it_should_be_is_fine() -> None:
     ignored = a_delivery(delivery_id="delivery-3", ignored="a tag", body_sha256="c" * 64)
 
     assert [ledger.take(delivery) for delivery in (*BY_WEBHOOK, ignored)] == [[], [], []]
-    assert ledger.answers["repo_1", "delivery-3"] == (None, "a tag")
+    assert ledger.answers["repo_1", "delivery-3"] == (None, "a tag", None)

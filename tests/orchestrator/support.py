@@ -1,7 +1,7 @@
 """A whole orchestrator in the process of the test: real actors and decisions, a real store; time and chance by hand."""
 
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,8 +17,8 @@ from deltaci.domain.plan import Plan, PlannedJob, Source, Step
 from deltaci.domain.repo import Repo
 from deltaci.domain.run import Run
 from deltaci.orchestrator.messages import Admit
-from deltaci.orchestrator.orchestrator import Orchestrator, running
-from deltaci.orchestrator.ports import Credentials, Policy
+from deltaci.orchestrator.orchestrator import NOBODY_TO_ASK, Orchestrator, running
+from deltaci.orchestrator.ports import Credentials, Policy, Rights
 from deltaci.store.port import Explanation, Reported, Runner, Store
 from deltaci.store.space import endless
 from protocol import messages as wire
@@ -232,6 +232,7 @@ async def staged(
     uptime_s: Callable[[], float] | None = None,
     has_room: Callable[[int], bool] = endless,
     credentials: Credentials | None = None,
+    rights: Mapping[str, Rights] = NOBODY_TO_ASK,
     **policy: Any,
 ) -> AsyncIterator[Stage]:
     """The stage with one repository; the keepers look around every few milliseconds."""
@@ -252,6 +253,7 @@ async def staged(
         uptime_s=uptime_s,
         has_room=has_room,
         credentials=credentials,
+        rights=rights,
     ) as orchestrator:
         repo = repo or a_repo()
         if all(known.id != repo.id for known in orchestrator.repos.all()):

@@ -8,15 +8,17 @@ import pytest
 from deltaci.domain.effects import PlanRun
 from deltaci.domain.events import Cause, Trigger
 from deltaci.domain.machine import Refusal, Why
+from deltaci.domain.pull_request import PullRequest
 from deltaci.domain.repo import Approval, Repo
 from deltaci.domain.requests import Approve
 from deltaci.domain.run import Run, StartPlanning, is_held
 from deltaci.domain.states import EndReason
 from deltaci.invariants.verify import verify
-from deltaci.orchestrator.approval import approve_held
+from deltaci.orchestrator.approval import approved, held_run
 from deltaci.orchestrator.messages import Admit, DoRun, Look
 from deltaci.orchestrator.paths import run_path
 from deltaci.store.memory import MemoryStore
+from deltaci.store.port import SavePullRequest
 from tests.orchestrator.support import ME, Stage, a_job, a_repo, staged
 
 pytestmark = pytest.mark.anyio
@@ -128,6 +130,28 @@ async def test_nobody_approves_and_the_run_ends_with_its_own_reason() -> None:
         assert await sound(stage)
 
 
+async def approve_held(stage: Stage, request: Approve) -> str:
+    """As a delivery does it, once the forge said that whoever asks may."""
+    run = await held_run(stage.store, stage.repo, request)
+    if isinstance(run, str):
+        return run
+    await stage.orchestrator.approve(run.id, Cause("user", request.by, via=stage.repo.forge))
+    return approved(run, request.by)
+
+
+def told_of(head_sha: str) -> PullRequest:
+    """What the forge told of pull request 7 last."""
+    return PullRequest(
+        repo_id="repo_1",
+        number=7,
+        head_sha=head_sha,
+        head_ref="refs/heads/topic",
+        base_ref="refs/heads/main",
+        base_sha="",
+        is_fork=True,
+    )
+
+
 # ---- which run is meant ------------------------------------------------------------------------------------------
 
 
@@ -137,7 +161,7 @@ async def test_a_comment_approves_the_head_that_was_there_when_it_was_written() 
         run = await opened(stage)
         request = asking(stage, after_ms=1)
 
-        outcomes = [await approve_held(stage.orchestrator, stage.repo, request) for _ in range(2)]
+        outcomes = [await approve_held(stage, request) for _ in range(2)]
 
         assert outcomes[0] == f"run {run.id} of commit {A} was approved by alice"
         assert outcomes[1] == "nothing of pull request 7 waits for approval"
@@ -154,7 +178,7 @@ async def test_a_push_after_the_comment_is_not_approved_by_it_nor_is_what_it_rep
         stage.clock.advance(10)
         later = await opened(stage, B)
 
-        outcome = await approve_held(stage.orchestrator, stage.repo, request)
+        outcome = await approve_held(stage, request)
 
         assert outcome.startswith(f"run {later.id} was not approved: commit {B} came after that was written")
         assert [(await stage.orchestrator.run(run.id)).approved_by for run in (earlier, later)] == ["", ""]
@@ -165,9 +189,9 @@ async def test_a_commit_that_is_named_is_approved_whenever_that_arrives_and_no_o
     async with staged(MemoryStore(), a_job(), repo=holding(is_superseding=False)) as stage:
         earlier, later = await opened(stage, A), await opened(stage, B)
 
-        elsewhere = await approve_held(stage.orchestrator, stage.repo, asking(stage, commit_sha=A, number=8))
-        short = await approve_held(stage.orchestrator, stage.repo, asking(stage, commit_sha=A[:8]))
-        named = await approve_held(stage.orchestrator, stage.repo, asking(stage, commit_sha=A))
+        elsewhere = await approve_held(stage, asking(stage, commit_sha=A, number=8))
+        short = await approve_held(stage, asking(stage, commit_sha=A[:8]))
+        named = await approve_held(stage, asking(stage, commit_sha=A))
 
         assert elsewhere == "nothing of pull request 8 waits for approval"
         assert "is not a whole commit id" in short
@@ -183,7 +207,10 @@ async def test_a_comment_approves_nothing_when_the_forge_has_another_head_by_now
     async with staged(MemoryStore(), a_job(), repo=holding()) as stage:
         run = await opened(stage, A)
 
-        outcome = await approve_held(stage.orchestrator, stage.repo, asking(stage, after_ms=1), head_sha=head_sha)
+        if head_sha is not None:
+            await stage.store.commit([SavePullRequest(pull_request=told_of(head_sha))])
+
+        outcome = await approve_held(stage, asking(stage, after_ms=1))
 
         assert is_held(await stage.orchestrator.run(run.id)) is not is_approved
         assert is_approved or f"the head is commit {B} by now" in outcome

@@ -45,7 +45,12 @@ def missing_fence() -> Patches:
 def deduplication_in_memory() -> Patches:
     """The actor remembers which deliveries it has seen, and forgets it with everything else."""
 
-    async def admit(self: RepoActor, repo: Any, message: Admit) -> Admitted:
+    real = RepoActor._admit
+
+    async def admit(self: RepoActor, message: Admit) -> Any:
+        repo = self.state
+        if message.request is not None or repo is None:
+            return await real(self, message)
         seen: dict[str, Admitted] = self.__dict__.setdefault("seen", {})
         if message.delivery_id in seen:
             return seen[message.delivery_id]
@@ -53,13 +58,13 @@ def deduplication_in_memory() -> Patches:
         known = await self.ports.store.delivery(repo.id, message.delivery_id)
         if message.trigger is None:
             if known is None:
-                await self.ports.store.commit((self._delivery(repo, message, ignored=message.ignored),))
+                await self.ports.store.commit((self._delivery(message, ignored=message.ignored),))
         else:
             latest = await self.ports.store.latest_run(run_key(repo.id, message.trigger))
             attempt = 1 if latest is None else latest.attempt + 1
             cause = Cause("webhook", message.delivery_id)
             run_id, writes = await self._new_run(repo, message.trigger, attempt, cause)
-            ledger = [self._delivery(repo, message, run_id=run_id)] if known is None else []
+            ledger = [self._delivery(message, run_id=run_id)] if known is None else []
             await self._begin(repo, message.trigger, run_id, [*ledger, *writes])
             admitted = Admitted(run_id=run_id, is_duplicate=False, ignored=None)
         seen[message.delivery_id] = admitted

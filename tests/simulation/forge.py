@@ -13,6 +13,7 @@ import msgspec
 from deltaci.domain.errors import ForgeRejected, ForgeUnavailable, PlanFailed
 from deltaci.domain.plan import Plan, PlannedJob, Reason, Step
 from deltaci.domain.repo import Repo
+from deltaci.domain.requests import Right
 from deltaci.domain.run import Run
 from deltaci.forge.api import Status
 from deltaci.forge.github_api import STATES
@@ -66,6 +67,20 @@ def plan_of(sha: str, *, jobs_max: int) -> Plan:
             )
         )
     return Plan(commit_sha=sha, base_sha=None, source="configuration", jobs=tuple(planned))
+
+
+class SimulatedPeople:
+    """Who may ask for what: Ada may write, all others may read. Away as often as the world says."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def right_of(self, repo: Repo, login: str) -> Right:
+        """See the port."""
+        await anyio.sleep(self._world.after(0.2, "rights"))
+        if self._world.strikes("forge_away", as_="rights_unknown"):
+            raise ForgeUnavailable(f"{repo.name}: the forge does not answer")
+        return "write" if login == "ada" else "read"
 
 
 class Told(msgspec.Struct, frozen=True):

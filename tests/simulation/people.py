@@ -10,10 +10,11 @@ import anyio
 
 from deltaci.domain.errors import DuplicateKey
 from deltaci.domain.events import Cause, Trigger
+from deltaci.domain.pull_request import PullRequest
 from deltaci.domain.repo import Repo
-from deltaci.domain.requests import Approve
+from deltaci.domain.requests import Approve, CancelRuns, EndStream, Request, RunAgain
 from deltaci.invariants import Delivered, Replied
-from deltaci.orchestrator.approval import approve_held
+from deltaci.orchestrator.approval import approved, held_run
 from deltaci.orchestrator.messages import Admit, Admitted
 from deltaci.store.port import Reply
 from tests.simulation.network import Failed, Network, NoAnswer
@@ -24,11 +25,12 @@ STRANGERS: Final = ("", "mallory", "trudy", "eve")
 BRANCHES: Final = ("main", "main", "next", "idea")
 AGAIN: Final = ("NotFound", "DeliveryReused", "IdempotencyConflict")
 COMMITS_KEPT: Final = 30
+ASK_SHARE: Final = 0.3
 
 
 def repos_of(world: World) -> list[Repo]:
     """The repositories of this world, with every kind of setting."""
-    chance, approvals = world.rng("repos"), world.rng("approvals")
+    chance, approvals, one_run = world.rng("repos"), world.rng("approvals"), world.rng("one_run")
     found = []
     for number in range(world.parameters.repos):
         forge: Any = chance.choice(("git", "github"))
@@ -42,6 +44,8 @@ def repos_of(world: World) -> list[Repo]:
                 secret=secret_of(name),
                 created_at_ms=EPOCH_MS,
                 report_to=chance.choice(("", "https://results.example.org")),
+                api_token=f"token-of-{secret_of(name)}" if forge == "github" else "",
+                is_one_run_a_commit=one_run.random() < 0.3,
                 is_superseding=chance.random() < 0.7,
                 running_max=chance.choice((0, 0, 1, 3)),
                 run_timeout_ms=chance.choice((600_000, 3_600_000, 6 * 3_600_000)),
@@ -50,6 +54,7 @@ def repos_of(world: World) -> list[Repo]:
         )
     world.approval.update((repo.id, repo.approval) for repo in found)
     world.secrets.extend(repo.secret.encode() for repo in found)
+    world.secrets.extend(repo.api_token.encode() for repo in found if repo.api_token)
     return found
 
 
@@ -94,13 +99,18 @@ class Administrator(Person):
 
 
 class Forge(Person):
-    """Sends webhooks of one repository: pushes, pull requests, repeats of both, and things nobody asked for."""
+    """Sends webhooks of one repository: pushes, pull requests, repeats of both, and things nobody asked for.
+
+    Besides, what people and pull requests ask for: ends, new attempts, cancels.
+    """
 
     def __init__(self, world: World, network: Network, repo: Repo) -> None:
         super().__init__(world, network, f"forge:{repo.id}")
         self.repo = repo
+        self.asks = world.rng(f"asks:{repo.id}")
         self.sent: list[Admit] = []
         self.number = 0
+        self.asked = 0
 
     async def run(self) -> None:
         """Until the world is healed."""
@@ -108,6 +118,14 @@ class Forge(Person):
             while not await self.world.until_healed(self._pause_s()):
                 for _ in range(self.chance.randint(1, self.world.parameters.burst)):
                     tasks.start_soon(self._deliver, self._next())
+                if self.asks.random() < ASK_SHARE:
+                    request = self._request()
+                    for _ in range(self.asks.choice((1, 1, 2))):
+                        tasks.start_soon(self._deliver_late, request)
+
+    async def _deliver_late(self, message: Admit) -> None:
+        await anyio.sleep(self.asks.choice((0, 0, 1, 20)))
+        await self._deliver(message)
 
     def _pause_s(self) -> float:
         parameters = self.world.parameters
@@ -126,7 +144,9 @@ class Forge(Person):
                 body_sha256=again.body_sha256,
                 event=again.event,
                 trigger=again.trigger,
+                request=again.request,
                 ignored=again.ignored,
+                pull_request=again.pull_request,
             )
         trigger, ignored = self._trigger(), None
         if chance.random() < 0.05:
@@ -137,6 +157,9 @@ class Forge(Person):
             event="push" if trigger is None else trigger.kind,
             trigger=trigger,
             ignored=ignored,
+            pull_request=None
+            if trigger is None
+            else self._told(trigger.pr_number, trigger.commit_sha, trigger.is_fork),
         )
         if len(self.sent) >= COMMITS_KEPT:
             self.sent.pop(0)
@@ -162,6 +185,49 @@ class Forge(Person):
         branch = chance.choice(BRANCHES)
         return Trigger(kind="push", ref=f"refs/heads/{branch}", commit_sha=sha, stream=f"branch:{branch}")
 
+    def _told(self, number: int | None, sha: str, is_fork: bool, *, is_open: bool = True) -> PullRequest | None:
+        if number is None:
+            return None
+        return PullRequest(
+            repo_id=self.repo.id,
+            number=number,
+            head_sha=sha,
+            head_ref=f"refs/heads/{BRANCHES[number]}",
+            base_ref="refs/heads/main",
+            base_sha="0" * 40,
+            is_open=is_open,
+            is_fork=is_fork,
+            updated_at_ms=self.number * 10 + (not is_open),
+        )
+
+    def _request(self) -> Admit:
+        """An end of a pull request or branch, a new attempt, or a cancel, by somebody who may or may not."""
+        chance, pull_request = self.asks, None
+        self.asked += 1
+        by, number = chance.choice(("ada", "ada", "bob")), chance.randint(1, 3)
+        run_id = chance.choice(self.world.known_runs[-12:]) if self.world.known_runs else "run_none"
+        request: Request
+        match chance.choice(("closed", "closed", "deleted", "again", "again", "cancel")):
+            case "closed":
+                request = EndStream(stream=f"pr:{number}", because=f"pull request {number} was closed")
+                pull_request = self._told(number, f"{self.number:040x}", False, is_open=False)
+            case "deleted":
+                branch = chance.choice(BRANCHES)
+                request = EndStream(stream=f"branch:{branch}", because=f"{branch} was deleted")
+            case "again" if chance.random() < 1 / 2:
+                request = RunAgain(by=by, right="write", run_id=run_id, is_failed_only=chance.random() < 1 / 2)
+            case "again":
+                request = RunAgain(by=by, right="write", pr_number=number)
+            case _:
+                request = CancelRuns(by=by, right="write", pr_number=number)
+        return Admit(
+            delivery_id=f"a{self.repo.id}-{self.asked}",
+            body_sha256=f"a{self.asked:063x}",
+            event="asked",
+            request=request,
+            pull_request=pull_request,
+        )
+
     async def _deliver(self, message: Admit) -> None:
         repo_id = self.repo.id
         answer = await self.insist("webhook", lambda house: house.orchestrator.admit(repo_id, message))
@@ -177,6 +243,7 @@ class Forge(Person):
                 body_sha256=message.body_sha256,
                 run_id=answer.run_id,
                 ignored=answer.ignored,
+                accepted=answer.accepted,
             )
         )
         if answer.run_id is not None:
@@ -229,7 +296,14 @@ class Maintainer(Person):
         )
         asked = Asked(repo_id, pr_number=request.pr_number, commit_sha=request.commit_sha, at_ms=request.at_ms)
         self.world.approvals[by] = asked
-        return lambda house: approve_held(house.orchestrator, self.repos[repo_id], request)
+        return lambda house: self._approve(house, self.repos[repo_id], request)
+
+    async def _approve(self, house: Any, repo: Repo, request: Approve) -> str:
+        run = await held_run(house.store, repo, request)
+        if isinstance(run, str):
+            return run
+        await house.orchestrator.approve(run.id, Cause("user", request.by, via=repo.forge))
+        return approved(run, request.by)
 
 
 class User(Person):

@@ -29,7 +29,7 @@ from deltaci.reporter.results import GitDocuments, GitHubResults
 from deltaci.store.port import Hasten, Runner, Store
 from deltaci.store.sqlite import SqliteStore
 from protocol import messages as wire
-from tests.simulation.forge import SimulatedForge, SimulatedPlanner
+from tests.simulation.forge import SimulatedForge, SimulatedPeople, SimulatedPlanner
 from tests.simulation.network import Ask, Failed, Network
 from tests.simulation.storage import FlakyStore, SlowEngine
 from tests.simulation.watch import Watch
@@ -124,6 +124,7 @@ class Life:
                 reporter=StatusReporter(store, results, base_url="https://ci.example.org", clock=clock),
                 observer=Witness(world),
                 actor_observer=Coroner(world),
+                rights={"github": SimulatedPeople(world)},
             )
             orchestrator = await stack.enter_async_context(running)
             self._requests = await stack.enter_async_context(anyio.create_task_group())

@@ -13,6 +13,7 @@ import msgspec
 from deltaci.domain.run import Run
 from deltaci.domain.states import RunState
 from deltaci.invariants import Journal, Ledger, check_history, check_rows, settled
+from deltaci.invariants.ledger import check_requests
 from deltaci.invariants.rules import Violation, violations
 from deltaci.invariants.secrecy import secrets_found
 from deltaci.orchestrator.ports import Policy
@@ -158,6 +159,9 @@ class Watch:
             for delivery in page:
                 self._world.violate(ledger.take(delivery))
             page, after = reads.page_of_deliveries(connection, after, PAGE)
+        keys = {owed.effect.key for owed in reads.owed(connection, "outbox")}
+        again = [reads.delivery(connection, "delivery", *key) for key in ledger.open]
+        self._world.violate(check_requests((one for one in again if one is not None), keys))
         slots = dict.fromkeys(self._world.runner_ids, self._world.parameters.slots)
         self._world.violate(check_history(self.journal, self._world.history, ledger=ledger, slots=slots))
 

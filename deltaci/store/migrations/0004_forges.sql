@@ -23,7 +23,8 @@ INSERT INTO ledger SELECT *, NULL, NULL FROM delivery;
 DROP TABLE delivery;
 ALTER TABLE ledger RENAME TO delivery;
 CREATE INDEX delivery_shared ON delivery (run_id) WHERE is_duplicate;
-CREATE INDEX delivery_by_digest ON delivery (repo_id, body_sha256) WHERE run_id IS NOT NULL;
+CREATE INDEX delivery_by_digest ON delivery (repo_id, body_sha256) WHERE ignored IS NULL;
+CREATE INDEX delivery_by_repo ON delivery (repo_id, id);
 
 CREATE TABLE pull_request (
     repo_id TEXT NOT NULL,

@@ -103,21 +103,39 @@ ORDER BY id LIMIT ?;
 
 -- name: superseded_runs
 -- Live runs without a requested cancel that have a newer run of the same stream, with the newest one. A run that another
--- delivery found as well is left alone: the same commit may be the head of a second branch.
+-- delivery found as well is left alone: the same commit may be the head of a second branch. Not so of a pull request,
+-- whose number is part of the run's key.
 SELECT older.id, max(newer.id)
 FROM run AS older
 JOIN repo ON repo.id = older.repo_id AND repo.is_superseding
 JOIN run AS newer ON newer.repo_id = older.repo_id AND newer.stream = older.stream
     AND newer.stream <> '' AND newer.id > older.id
 WHERE older.is_live AND older.state <> 'CANCEL_REQUESTED' AND older.stream <> ''
-    AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.run_id = older.id AND delivery.is_duplicate)
+    AND (older.pr_number <> -1 OR NOT EXISTS (
+        SELECT 1 FROM delivery WHERE delivery.run_id = older.id AND delivery.is_duplicate
+    ))
 GROUP BY older.id ORDER BY older.id LIMIT ?;
 
 -- name: live_runs_of_stream
--- Runs of a stream that have not ended and that no other delivery found as well, oldest first.
+-- Runs of a stream that have not ended and, unless of a pull request, that no other delivery found, oldest first.
 SELECT id FROM run WHERE repo_id = ? AND stream = ? AND is_live
-    AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.run_id = run.id AND delivery.is_duplicate)
+    AND (pr_number <> -1 OR NOT EXISTS (
+        SELECT 1 FROM delivery WHERE delivery.run_id = run.id AND delivery.is_duplicate
+    ))
 ORDER BY id;
+
+-- name: live_runs_of_pull_request
+-- Runs of a pull request that have not ended, oldest first; also those of an old head that somebody ran again.
+SELECT id FROM run WHERE repo_id = ? AND pr_number = ? AND is_live ORDER BY id;
+
+-- name: live_runs_of_repo
+-- Runs of a repository that have not ended, oldest first.
+SELECT id FROM run WHERE repo_id = ? AND is_live ORDER BY id;
+
+-- name: newest_runs_of_commit
+-- The newest attempt under each key of a commit, oldest first. SQLite takes the other columns from the row of the max.
+SELECT id, snapshot, max(attempt) FROM run WHERE repo_id = ? AND commit_sha = ?
+GROUP BY trigger_type, pr_number ORDER BY id;
 
 -- name: delivery
 -- A webhook by its id.
@@ -126,16 +144,22 @@ FROM delivery
 WHERE repo_id = ? AND delivery_id = ?;
 
 -- name: delivery_by_digest
--- The first webhook with this content that made or found a run.
+-- The first webhook with this content that made or found a run, or asked for something.
 SELECT repo_id, delivery_id, body_sha256, received_at_ms, event, run_id, ignored, is_duplicate, request, outcome
 FROM delivery
-WHERE repo_id = ? AND body_sha256 = ? AND run_id IS NOT NULL ORDER BY id LIMIT 1;
+WHERE repo_id = ? AND body_sha256 = ? AND ignored IS NULL ORDER BY id LIMIT 1;
 
 -- name: newest_deliveries
--- A page of the ledger, newest first; of one repository unless that is NULL.
+-- A page of the ledger, newest first.
 SELECT repo_id, delivery_id, body_sha256, received_at_ms, event, run_id, ignored, is_duplicate, request, outcome, id
 FROM delivery
-WHERE id < :before AND (:repo_id IS NULL OR repo_id = :repo_id) ORDER BY id DESC LIMIT :limit;
+WHERE id < :before ORDER BY id DESC LIMIT :limit;
+
+-- name: newest_deliveries_of_repo
+-- A page of a repository's ledger, newest first.
+SELECT repo_id, delivery_id, body_sha256, received_at_ms, event, run_id, ignored, is_duplicate, request, outcome, id
+FROM delivery
+WHERE repo_id = :repo_id AND id < :before ORDER BY id DESC LIMIT :limit;
 
 -- name: pull_request
 -- A pull request.
@@ -282,7 +306,7 @@ WHERE run_id = ? AND is_duplicate ORDER BY id;
 -- name: owed_of_run
 -- Debts of a run and of its jobs' attempts; a job's keys are those between the colons after its id.
 SELECT key, effect, generation, due_at_ms, tries, error, is_refused FROM outbox
-WHERE key IN ('plan:' || :run_id, 'report:' || :run_id, 'recipe:' || :run_id)
+WHERE key IN ('plan:' || :run_id, 'report:' || :run_id, 'recipe:' || :run_id, 'cancel:' || :run_id)
 UNION ALL
 SELECT outbox.key, outbox.effect, outbox.generation, outbox.due_at_ms, outbox.tries, outbox.error, outbox.is_refused
 FROM job JOIN outbox ON outbox.key > 'analyze:' || job.id || ':' AND outbox.key < 'analyze:' || job.id || ';'

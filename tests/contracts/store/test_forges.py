@@ -1,19 +1,24 @@
 """What every store promises of requests in the ledger, pull requests, names that forges give, changed repositories."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
 from deltaci.domain import run as runs
 from deltaci.domain.errors import RevisionConflict
+from deltaci.domain.events import Cause, RunKey, Trigger
+from deltaci.domain.machine import Step
 from deltaci.domain.pull_request import PullRequest
 from deltaci.domain.repo import Repo
 from deltaci.domain.requests import Approve, EndStream
 from deltaci.domain.states import EndReason
-from deltaci.store.port import ChangeRepo, DeliveryActed, SavePullRequest, SaveRemoteId, SaveRepo, Store
-from tests.builders import a_created_run, a_delivery, save_run, stepped
+from deltaci.store.port import ChangeRepo, DeliveryActed, SavePullRequest, SaveRemoteId, SaveRepo, SaveRun, Store
+from tests.builders import NOW_MS, a_created_run, a_delivery, a_run_id, save_run, stepped
 
 pytestmark = pytest.mark.anyio
 
+WEBHOOK = Cause("webhook", "delivery-1")
 CLOSED = EndStream(stream="pr:7", because="pull request 7 was closed")
 REPO = Repo(id="repo_1", name="acme/shop", forge="github", clone_url="https://x/y", secret="s" * 16, created_at_ms=1)
 
@@ -129,3 +134,43 @@ async def test_a_repository_cannot_take_the_name_of_another(store: Store) -> Non
     with pytest.raises(RevisionConflict, match="another one is named acme/shop"):
         await store.commit([ChangeRepo(repo=msgspec.structs.replace(other, name=REPO.name, revision=2))])
     assert await store.load_repo("repo_2") == other
+
+
+async def test_equal_content_is_found_whether_it_made_a_run_or_asked_for_something(store: Store) -> None:
+    """What was ignored is not found: it has nothing that could be done twice."""
+    await store.commit([a_delivery(run_id=None, ignored="a ping", body_sha256="p" * 64)])
+    asked = a_delivery(run_id=None, request=CLOSED, delivery_id="d2", body_sha256="q" * 64)
+
+    await store.commit([asked])
+
+    assert await store.delivery_by_digest("repo_1", "p" * 64) is None
+    assert await store.delivery_by_digest("repo_1", "q" * 64) == asked
+
+
+async def test_runs_are_found_by_commit_by_pull_request_and_by_repository(store: Store) -> None:
+    """The newest attempt under each key of a commit; of a pull request whatever lives, shared by deliveries or not."""
+    key = RunKey("repo_1", "c" * 40, "pull_request", 7)
+    pushed = stepped_runs(1, key=RunKey("repo_1", "c" * 40, "push"))
+    first, second = stepped_runs(2, key=key), stepped_runs(3, key=key, attempt=2)
+    await store.commit([pushed, first, second])
+    over = runs.step(first.run, runs.RequestCancel(reason=EndReason.CLOSED), now_ms=NOW_MS)
+    assert isinstance(over, Step)
+    ended = SaveRun(run=over.state, expected_revision=1, events=over.events, cause=WEBHOOK)  # type: ignore[arg-type]
+    await store.commit([ended, a_delivery(run_id=second.run.id, is_duplicate=True)])
+
+    assert [one.id for one in await store.newest_runs_of_commit("repo_1", "c" * 40)] == [pushed.run.id, second.run.id]
+    assert await store.live_runs_of_pull_request("repo_1", 7) == (second.run.id,)
+    assert await store.live_runs_of_pull_request("repo_2", 7) == ()
+    assert await store.live_runs_of_stream("repo_1", "pr:7") == (second.run.id,)
+    assert await store.live_runs_of_repo("repo_1") == (pushed.run.id, second.run.id)
+
+
+def stepped_runs(number: int, *, key: RunKey, attempt: int = 1) -> SaveRun:
+    """A new run under `key`."""
+    kind: Any = key.trigger_type
+    stream = "branch:main" if key.pr_number is None else f"pr:{key.pr_number}"
+    trigger = Trigger(
+        kind=kind, ref="refs/heads/main", commit_sha=key.commit_sha, pr_number=key.pr_number, stream=stream
+    )
+    step = runs.create(a_run_id(number), key, trigger, attempt=attempt, now_ms=NOW_MS, timeout_ms=9, cancel_within_ms=9)
+    return SaveRun(run=step.state, expected_revision=0, events=step.events, cause=WEBHOOK)  # type: ignore[arg-type]

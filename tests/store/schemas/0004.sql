@@ -469,7 +469,8 @@ CREATE INDEX outbox_due ON outbox (kind, due_at_ms) WHERE is_refused = 0;
 CREATE UNIQUE INDEX job_holding_group ON job (repo_id, concurrency)
 WHERE concurrency <> '' AND state IN ('RUNNING', 'CANCEL_REQUESTED');
 CREATE INDEX delivery_shared ON delivery (run_id) WHERE is_duplicate;
-CREATE INDEX delivery_by_digest ON delivery (repo_id, body_sha256) WHERE run_id IS NOT NULL;
+CREATE INDEX delivery_by_digest ON delivery (repo_id, body_sha256) WHERE ignored IS NULL;
+CREATE INDEX delivery_by_repo ON delivery (repo_id, id);
 CREATE INDEX pull_request_open ON pull_request (repo_id, number) WHERE is_open;
 CREATE INDEX run_by_approved_author ON run (repo_id, approved_author) WHERE approved_author <> '';
 DELETE FROM "sqlite_sequence";

@@ -117,7 +117,15 @@ async def test_what_steps_stored_verifies(store: Store) -> None:
     report = await verify(store)
 
     assert report.violations == ()
-    assert report.checked == {"journal": 17, "runs": 1, "jobs": 2, "deliveries": 0, "owed": 3, "recipes": 0}
+    assert report.checked == {
+        "journal": 17,
+        "runs": 1,
+        "jobs": 2,
+        "deliveries": 0,
+        "owed": 3,
+        "requests": 0,
+        "recipes": 0,
+    }
 
 
 async def test_the_newest_instant_of_the_journal_is_known(store: Store) -> None:

@@ -5,7 +5,7 @@ import pytest
 from tests.simulation.bugs import BUGS, planted
 from tests.simulation.simulate import simulate
 
-SEEDS_MAX = 60  # one bug needs the 46th: what it forgets is nearly always found by a grant that is refused
+SEEDS_MAX = 60  # one bug needs the 48th: what it forgets is nearly always found by a grant that is refused
 HOURS = 0.5
 
 

@@ -14,13 +14,15 @@ import anyio
 import loguru
 from loguru import logger
 
-from deltaci.analyzer.analyzer import LogAnalyzer
+from deltaci.analyzer.analyzer import LogAnalyzer, secrets_of
+from deltaci.analyzer.sanitizer import Sanitizer
 from deltaci.domain.events import SYSTEM
 from deltaci.domain.ids import hashed, new_id
 from deltaci.domain.plan import Plan
 from deltaci.domain.recipe import RecipeState
 from deltaci.domain.repo import Repo
 from deltaci.domain.run import Run
+from deltaci.forge.budget import WriteBudget
 from deltaci.forge.git import GitResults, PlainGit
 from deltaci.forge.github import GitHub, GitHubStatuses
 from deltaci.forge.post import forge_client
@@ -32,8 +34,10 @@ from deltaci.orchestrator.ports import Policy
 from deltaci.planner.advisor import Advisor, HttpAdvisor, advised
 from deltaci.planner.occasion import Occasion
 from deltaci.planner.service import RepositoryPlanner
-from deltaci.reporter.reporter import ResultsPort, StatusReporter
-from deltaci.reporter.results import GitDocuments, GitHubResults
+from deltaci.reporter.kept_reports import ArtifactReports
+from deltaci.reporter.ports import ResultsPort
+from deltaci.reporter.reporter import StatusReporter
+from deltaci.reporter.results import GitDocuments, StatusResults, TokenStatuses
 from deltaci.settings import Settings
 from deltaci.store import directory
 from deltaci.store.artifacts import ArtifactFiles
@@ -122,11 +126,21 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
     ):
         clock = await _go_on(store, settings.policy)
         await _ensure_admin_token(store, data, clock)
+        budget = WriteBudget()
+        statuses = TokenStatuses(GitHubStatuses(client, clock), budget, clock)
         results: dict[str, ResultsPort] = {
             "git": GitDocuments(GitResults(client, clock)),
-            "github": GitHubResults(GitHubStatuses(client, clock)),
+            "github": StatusResults(statuses, account=statuses.account),
         }
-        reporter = StatusReporter(store, results, base_url=settings.public_url or base_url, clock=clock)
+        artifacts = ArtifactFiles(data / directory.ARTIFACTS, has_room=space.has_room)
+        reporter = StatusReporter(
+            store,
+            results,
+            base_url=settings.public_url or base_url,
+            clock=clock,
+            budget=budget,
+            reports=ArtifactReports(store, artifacts, lambda repo: Sanitizer(secrets_of(repo)).clean),
+        )
         repositories = RepositoryPlanner(
             data,
             bounds=settings.planner,
@@ -155,7 +169,7 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
                 orchestrator=orchestrator,
                 store=store,
                 forges=forges,
-                artifacts=ArtifactFiles(data / directory.ARTIFACTS, has_room=space.has_room),
+                artifacts=artifacts,
                 metrics=telemetry,
                 limits=settings.limits,
                 make_token=make_token,

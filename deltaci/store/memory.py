@@ -20,7 +20,7 @@ from deltaci.domain.job import Job
 from deltaci.domain.plan import Plan, PlannedJob, digest
 from deltaci.domain.pull_request import PullRequest
 from deltaci.domain.recipe import Kept, Recipe
-from deltaci.domain.repo import Latest, Repo
+from deltaci.domain.repo import Latest, Repo, is_reported
 from deltaci.domain.run import Run
 from deltaci.domain.states import JobState, RunState
 from deltaci.store.journal import GENESIS, Draft, Row, chained, draft_of_audit, drafts_of_events, entry_of
@@ -556,7 +556,7 @@ class MemoryStore:
             explanations=tuple(one for key, one in sorted(self._explanations.items()) if key[0] in job_ids),
             reported={check: told for (run, check), told in sorted(self._reported.items()) if run == run_id},
             logs=self._logs.rows(job_ids),
-            is_reported=repo is not None and repo.report_to != "",
+            is_reported=repo is not None and is_reported(repo),
             has_blueprint=self._recipes.blueprint(run_id) is not None,
         )
 

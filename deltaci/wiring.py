@@ -130,7 +130,7 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
         statuses = TokenStatuses(GitHubStatuses(client, clock), budget, clock)
         results: dict[str, ResultsPort] = {
             "git": GitDocuments(GitResults(client, clock)),
-            "github": StatusResults(statuses, account=statuses.account),
+            "github": StatusResults(statuses, account=statuses.account, comments=settings.comments),
         }
         artifacts = ArtifactFiles(data / directory.ARTIFACTS, has_room=space.has_room)
         reporter = StatusReporter(

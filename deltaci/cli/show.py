@@ -88,6 +88,10 @@ def print_run(console: Console, view: dict[str, Any]) -> None:
     console.print(f"run [bold]{text(run['id'])}[/] attempt {run['attempt']} of {text(run['repo'])} {text(run['ref'])}")
     console.print(f"commit {text(run['commit_sha'])} {text(run['title'])}")
     console.print(f"state {state(run['state'])} {text(run['end_reason'] or '')} {text(run['text'])}")
+    report = view.get("report", {})
+    if report.get("error"):
+        word = "[red]not reported[/]" if report["state"] == "refused" else "not reported yet"
+        console.print(f"{word}: {text(report['error'])}")
     plan = view["plan"]
     if plan:
         console.print(f"\nplan from {plan['source']}, digest {text(run['plan_digest'] or '')[:12]}")

@@ -435,6 +435,11 @@ class MemoryStore:
         await self._beat()
         return min((owed.due_at_ms for owed in self._outbox.values() if not owed.is_refused), default=None)
 
+    async def debt(self, key: str) -> Owed | None:
+        """What is owed under a key, refused or not."""
+        await self._beat()
+        return self._outbox.get(key)
+
     # ---- journal -------------------------------------------------------------------------------------------------
 
     async def events_of_run(self, run_id: str, *, after_id: int = 0, limit: int = 1000) -> tuple[JournalEntry, ...]:

@@ -20,6 +20,7 @@ _STARTS: Final = re.compile(r"(?<=[@#!~$%&^])(?=\w)|(?<=\bGH-)(?=\d)|(?<=\bwww)(
 _TICKS: Final = re.compile(r"`+")
 NOTHING_WIDE: Final = "\u200b"
 CUT: Final = "…"
+OURS: Final = "here"
 BETWEEN: Final = "\n\n"
 
 
@@ -63,7 +64,7 @@ def block(lines: Sequence[str], characters_max: int = 4_000) -> str:
 def link(text: str, url: str) -> str:
     """A link of our own; `text` may be anybody's, `url` is made of this server's address and an id."""
     safe = re.sub(r"[\s<>()\[\]\\]", lambda found: f"%{ord(found.group()):02X}", url)
-    return f"[{words(text, 200)}]({safe})"
+    return f"[{code(text) or OURS}]({safe})"
 
 
 def joined(parts: Sequence[str], bytes_max: int, more: str) -> str:

@@ -13,6 +13,8 @@ from deltaci.reporter.tellings import KEEP, Telling
 
 TURN_MAX: Final = 20
 PUT_OFF_MS: Final = 60_000
+AGAIN_FIRST_MS: Final = 1_000
+AGAIN_MAX_MS: Final = 300_000
 
 
 class Budget(Protocol):
@@ -29,6 +31,7 @@ class Pace:
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._quiet_until_ms: dict[str, int] = {}
+        self._failures: dict[str, int] = {}  # in a row, by run
         self._put_off: dict[str, dict[str, int]] = {}  # when each run was put off last, by account
 
     def choose(self, account: str, tellings: Sequence[Telling], now_ms: int) -> Telling | int:
@@ -49,6 +52,18 @@ class Pace:
     def leave_alone(self, account: str, wait_ms: int, now_ms: int) -> None:
         """The forge asked to wait: that is meant for every run of the account."""
         self._quiet_until_ms[account] = max(self._quiet_until_ms.get(account, 0), now_ms + wait_ms)
+
+    def failed(self, run_id: str) -> int:
+        """A sending failed: how long to wait before the next, in milliseconds, longer with each failure in a row.
+
+        The outbox counts as a try also what was only put off, and would wait for minutes after a single failure.
+        """
+        failures = self._failures[run_id] = self._failures.get(run_id, 0) + 1
+        return min(AGAIN_FIRST_MS << min(failures - 1, 20), AGAIN_MAX_MS)
+
+    def succeeded(self, run_id: str) -> None:
+        """A sending arrived, or nothing of the run is to be sent any more."""
+        self._failures.pop(run_id, None)
 
     def put_off(self, account: str, run_id: str, now_ms: int) -> None:
         """A run has more to tell than may go now."""

@@ -24,8 +24,7 @@ from deltaci.reporter.ports import KeptReports, ReportStore, ResultsPort, Snapsh
 from deltaci.reporter.tellings import Telling, open_tellings
 from deltaci.store.port import Reported, SaveRemoteId
 
-# A forge that failed once among successes is asked again soon, however often its run was put off before.
-AGAIN_MS: Final = 1_000
+NEXT_TURN_MS: Final = 1_000
 REPORTS_READ_MAX: Final = 50
 
 
@@ -133,6 +132,7 @@ class _Report:
             if not tellings:
                 break
             await self._tell(snapshot, self._next(tellings))
+        self._pace.succeeded(self._run_id)
         if self._refused:
             raise next(iter(self._refused.values()))
 
@@ -143,7 +143,7 @@ class _Report:
         now_ms = self._clock.now_ms()
         if self._pace.is_turn_over(self._account, self._run_id, self._told, now_ms):
             self._pace.put_off(self._account, self._run_id, now_ms)
-            raise ForgeUnavailable(f"other runs are to be told: {len(tellings)} left here", retry_after_ms=AGAIN_MS)
+            raise ForgeUnavailable(f"other runs are to be told: {len(tellings)} left here", retry_after_ms=NEXT_TURN_MS)
         chosen = self._pace.choose(self._account, tellings, now_ms)
         if isinstance(chosen, Telling):
             return chosen
@@ -157,14 +157,16 @@ class _Report:
         try:
             sent = await self._forge.send(snapshot, telling, self)
         except ForgeRejected as error:
+            self._pace.succeeded(self._run_id)
             self._refused[telling.check] = error
             return
         except ForgeUnavailable as error:
-            if self._account is not None and error.retry_after_ms is not None:
+            if error.retry_after_ms is None:
+                raise ForgeUnavailable(str(error), retry_after_ms=self._pace.failed(self._run_id)) from error
+            if self._account is not None:
                 self._pace.leave_alone(self._account, error.retry_after_ms, self._clock.now_ms())
-            if self._told and error.retry_after_ms is None:
-                raise ForgeUnavailable(str(error), retry_after_ms=AGAIN_MS) from error
             raise
+        self._pace.succeeded(self._run_id)
         self._told += 1
         digest = telling.digest if sent.is_whole else f"{telling.state}:not whole"
         told = Reported(run_id=self._run_id, check=telling.check, digest=digest, at_ms=self._clock.now_ms())

@@ -14,7 +14,7 @@ from deltaci.domain.plan import Plan, PlannedJob
 from deltaci.domain.run import Run
 from deltaci.domain.script import Reason
 from deltaci.domain.states import JobState
-from deltaci.reporter.desired import Check, has_failed, job_url, run_url, took, why_of
+from deltaci.reporter.desired import Check, has_failed, job_url, reason_of, run_url, took, why_of
 from deltaci.reporter.markdown import block, cell, code, joined, link, words
 from deltaci.store.port import Explanation
 
@@ -138,14 +138,24 @@ def _table(shown: Shown) -> str:
     rows = sorted(zip(shown.jobs, shown.checks, strict=False), key=lambda row: _ORDER.index(row[1].state))
     lines = ["| Job | Result | Took | Why |", "| --- | --- | --- | --- |"]
     for job, check in rows[:ROWS_MAX]:
-        why = why_of(job, whys)
-        about = why.summary if why is not None and job.state is not JobState.SUCCEEDED else ""
-        if not about and job.name in planned and planned[job.name].reasons:
-            about = planned[job.name].reasons[-1].text
-        lines.append(f"| {cell(job.name, 100)} | {_WORDS[check.state]} | {took(job)} | {words(about, 120)} |")
+        about = words(_about(job, check, why_of(job, whys), planned.get(job.name)), 120)
+        lines.append(f"| {cell(job.name, 100)} | {_result(job, check)} | {took(job)} | {about} |")
     if len(rows) > ROWS_MAX:
         lines.append(f"| {len(rows) - ROWS_MAX} more | | | |")
     return "\n".join(lines)
+
+
+def _result(job: Job, check: Check) -> str:
+    if job.state is JobState.SKIPPED and check.state != "skipped":
+        return "⚠️ never ran, which is allowed" if check.state == "neutral" else "❌ never ran"
+    return _WORDS[check.state]
+
+
+def _about(job: Job, check: Check, why: Explanation | None, planned: PlannedJob | None) -> str:
+    """Half a sentence: why it did not succeed, else why it is in the plan."""
+    if check.is_final and check.state not in ("success", "skipped"):
+        return why.summary if why is not None else reason_of(job)
+    return planned.reasons[-1].text if planned is not None and planned.reasons else ""
 
 
 def _of_plan(plan: Plan | None) -> list[str]:

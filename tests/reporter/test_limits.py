@@ -15,13 +15,16 @@ MINUTE_MS = 60_000
 SUCCEEDED, FAILED, RUNNING = JobState.SUCCEEDED, JobState.FAILED, JobState.RUNNING
 
 
-@pytest.mark.parametrize("over_s", [0, 120])
-def test_a_run_of_300_jobs_is_told_within_ten_minutes(over_s: int) -> None:
-    """Whether its jobs end one after the other or all at once: each check, and the run's own long before the last."""
+@pytest.mark.parametrize(("over_s", "faults"), [(0, 0), (120, 0), (60, 0.1)])
+def test_a_run_of_300_jobs_is_told_within_ten_minutes(over_s: int, faults: float) -> None:
+    """Whether its jobs end one after the other or all at once, and though one request of ten fails or is lost.
+
+    Each check is told, what failed and the run's own long before the last.
+    """
 
     async def main() -> None:
         store, clock = Committed(), VirtualClock()
-        github = FakeGitHub(clock.now_ms, latency_s=0.2)
+        github = FakeGitHub(clock.now_ms, faults=faults, latency_s=0.2)
         run, relay = run_of(1), Relay(store, github)
         store.add(run, *jobs_of(run, 300))
         async with anyio.create_task_group() as tasks:

@@ -109,7 +109,7 @@ class CheckResults:
                     state=check.state,
                     words=words,
                     is_final=check.is_final,
-                    rank=rank(check, jobs_count=count),
+                    rank=rank(check),
                     body=body,
                 )
             )

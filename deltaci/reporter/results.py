@@ -98,7 +98,7 @@ class StatusResults:
                 state=check.state,
                 words=digest_of(check.description),
                 is_final=check.is_final,
-                rank=rank(check, jobs_count=len(snapshot.jobs)),
+                rank=rank(check),
                 body=check,
             )
             for check in shown.checks

@@ -1,7 +1,7 @@
 """What a forge is still to be told of a run, and what of it goes first. Pure.
 
 Rule 1: the final state comes before what is on its way to it; of final states, those that hold a change back first.
-Rule 2: the run's own check comes after those of its jobs, unless there are so many that it would wait for minutes.
+Rule 2: the run's own check comes after those of its jobs, as far as these may go now: it never waits for the limits.
 Rule 3: what was told as over is never told as not over; its words may still be mended, after everything else.
 """
 
@@ -26,19 +26,17 @@ class Rank(IntEnum):
     """In this order things are told."""
 
     RED_JOB = 0
-    RUN_OF_MANY = 1
-    JOB = 2
-    RUN = 3
-    LIVE_RUN = 4
-    LIVE_JOB = 5
-    COMMENT = 6
-    MENDED = 7
+    JOB = 1
+    RUN = 2
+    LIVE_RUN = 3
+    LIVE_JOB = 4
+    COMMENT = 5
+    MENDED = 6
 
 
-# So many writes in every window each rank leaves to those before it.
+# So many writes in every window each rank leaves to those that matter more.
 KEEP: Final[Mapping[Rank, int]] = {
     Rank.RED_JOB: 1,
-    Rank.RUN_OF_MANY: 0,
     Rank.JOB: 4,
     Rank.RUN: 0,
     Rank.COMMENT: 8,
@@ -72,12 +70,10 @@ def digest_of(*parts: object) -> str:
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
 
 
-def rank(check: Check, *, jobs_count: int) -> Rank:
-    """Where it comes, if nothing of it was told yet; `jobs_count` is that of its run."""
+def rank(check: Check) -> Rank:
+    """Where it comes, if nothing of it was told yet."""
     if not check.name:
-        if not check.is_final:
-            return Rank.LIVE_RUN
-        return Rank.RUN_OF_MANY if jobs_count > LIVE_JOBS_MAX else Rank.RUN
+        return Rank.RUN if check.is_final else Rank.LIVE_RUN
     if not check.is_final:
         return Rank.LIVE_JOB
     return Rank.JOB if VERDICTS[check.state] == "success" else Rank.RED_JOB

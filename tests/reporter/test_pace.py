@@ -73,7 +73,7 @@ def test_every_rank_has_its_share() -> None:
     """One that was added later must not be a crash; no rank keeps so much that it never gets a turn of its own."""
     assert set(KEEP) == set(Rank)
     assert max(KEEP.values()) <= 40
-    assert KEEP[Rank.RUN] == KEEP[Rank.RUN_OF_MANY] == 0
+    assert KEEP[Rank.RUN] == 0
 
 
 def test_who_asked_to_be_left_alone_is_left_alone() -> None:

@@ -175,5 +175,13 @@ async def test_reports_of_the_last_attempt_are_read_from_what_is_stored(tmp_path
 async def test_reports_that_are_not_there_or_too_large_are_none(tmp_path: Path) -> None:
     """A run is told without them."""
     files = ArtifactFiles(tmp_path)
-    for rows in (Rows(), Rows(a_row()), Rows(a_row(size_bytes=ARCHIVE_BYTES_MAX + 1))):
+    for rows in (Rows(), Rows(a_row())):
         assert await ArtifactReports(rows, files, lambda repo: redacted).failures(REPO, failed(), None) == ()
+
+    async def chunks() -> object:
+        yield archive(**{"a.xml": REPORT})
+
+    await files.store("job_x_test", 1, "reports", chunks(), sha256="", size_bytes_max=10_000)  # type: ignore[arg-type]
+    for size_bytes, count in ((ARCHIVE_BYTES_MAX, 2), (ARCHIVE_BYTES_MAX + 1, 0)):
+        reports = ArtifactReports(Rows(a_row(size_bytes=size_bytes)), files, lambda repo: redacted)
+        assert len(await reports.failures(REPO, failed(), None)) == count

@@ -40,7 +40,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Everything the server can be told.
 
     `public_url`: how users and forges reach this server, for links; `allow_public`: bind to more than loopback;
-    `advisor_url`: where finished plans are posted for words about them (off if empty), answered within `advisor_ms`.
+    `advisor_url`: where finished plans are posted for words about them (off if empty), answered within `advisor_ms`;
+    `comments`: whether the one comment at a pull request is written: never, when it helps, after every run.
     """
 
     host: str = "127.0.0.1"
@@ -52,6 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     allow_git_protocols: str = "file:https:ssh"
     advisor_url: str = ""
     advisor_ms: int = 5_000
+    comments: Literal["never", "helpful", "always"] = "helpful"
     shutdown_within_s: float = 15.0
     policy: Policy = Policy()
     planner: Bounds = Bounds()

@@ -15,7 +15,8 @@ import anyio
 import loguru
 from loguru import logger
 
-from deltaci.analyzer.analyzer import LogAnalyzer
+from deltaci.analyzer.analyzer import LogAnalyzer, secrets_of
+from deltaci.analyzer.sanitizer import Sanitizer
 from deltaci.domain.clock import Clock
 from deltaci.domain.events import SYSTEM
 from deltaci.domain.ids import hashed, new_id
@@ -46,8 +47,12 @@ from deltaci.planner.advisor import Advisor, HttpAdvisor, advised
 from deltaci.planner.occasion import Occasion
 from deltaci.planner.remote import AtForge
 from deltaci.planner.service import RepositoryPlanner
-from deltaci.reporter.reporter import ResultsPort, StatusReporter
-from deltaci.reporter.results import GitDocuments, GitHubResults
+from deltaci.reporter.checks import CheckResults, GitHubResults
+from deltaci.reporter.comment import Comments
+from deltaci.reporter.kept_reports import ArtifactReports
+from deltaci.reporter.ports import ResultsPort
+from deltaci.reporter.reporter import StatusReporter
+from deltaci.reporter.results import GitDocuments, StatusResults
 from deltaci.settings import Settings
 from deltaci.store import directory
 from deltaci.store.artifacts import ArtifactFiles
@@ -158,13 +163,21 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
         clock = await _go_on(store, settings.policy)
         await _ensure_admin_token(store, data, clock)
         jitter = random.Random(secrets.randbits(64))  # noqa: S311 - no secret
-        forge_client = ForgeClient(client, clock, jitter, observer=telemetry)
-        apis = forge_apis(forge_client, clock, settings)
+        forge_client, budget = ForgeClient(client, clock, jitter, observer=telemetry), WriteBudget()
+        apis = forge_apis(forge_client, clock, settings, budget)
         results: dict[str, ResultsPort] = {
             "git": GitDocuments(GitResults(forge_client)),
-            "github": GitHubResults(apis["github"]),
+            **{name: results_of(api, settings.comments) for name, api in apis.items()},
         }
-        reporter = StatusReporter(store, results, base_url=settings.public_url or base_url, clock=clock)
+        artifacts = ArtifactFiles(data / directory.ARTIFACTS, has_room=space.has_room)
+        reporter = StatusReporter(
+            store,
+            results,
+            base_url=settings.public_url or base_url,
+            clock=clock,
+            budget=budget,
+            reports=ArtifactReports(store, artifacts, lambda repo: Sanitizer(secrets_of(repo)).clean),
+        )
         repositories = RepositoryPlanner(
             data,
             bounds=settings.planner,
@@ -196,7 +209,7 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
                 orchestrator=orchestrator,
                 store=store,
                 forges=forges,
-                artifacts=ArtifactFiles(data / directory.ARTIFACTS, has_room=space.has_room),
+                artifacts=artifacts,
                 metrics=telemetry,
                 limits=settings.limits,
                 make_token=make_token,
@@ -204,14 +217,29 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
             )
 
 
-def forge_apis(client: ForgeClient, clock: Clock, settings: Settings) -> dict[str, ForgeApi]:
-    """What forges are asked through, by `Repo.forge`; raises `ConfigError` if a file of secrets cannot be used."""
+def results_of(api: ForgeApi, comments: Comments) -> ResultsPort:
+    """How a forge is told of runs: with checks where they can be had, otherwise with statuses."""
+    if not isinstance(api, GitHubApi):
+        return StatusResults(api, comments_api=api, comments=comments)
+    statuses = StatusResults(api, account=api.account, comments_api=api, comments=comments)
+    return GitHubResults(CheckResults(api, comments=comments), statuses, api.is_app)
+
+
+def forge_apis(
+    client: ForgeClient, clock: Clock, settings: Settings, budget: WriteBudget | None = None
+) -> dict[str, ForgeApi]:
+    """What forges are asked through, by `Repo.forge`; raises `ConfigError` if a file of secrets cannot be used.
+
+    `budget`: what may be written to GitHub, counted there.
+    """
     github = settings.github
     app = None
     if github.app_id:
         key = load_private_key(Path(github.private_key_file), setting="github.private_key_file")
         app = GitHubApp(client, clock, api_url=github.api_url, client_id=str(github.app_id), private_key=key)
-    access = GitHubAccess(client, clock, api_url=github.api_url, web_url=github.web_url, app=app, budget=WriteBudget())
+    access = GitHubAccess(
+        client, clock, api_url=github.api_url, web_url=github.web_url, app=app, budget=budget or WriteBudget()
+    )
     # Without a public address nobody knows under which one a forge calls us: then its path has to do.
     here = settings.public_url.rstrip("/")
     return {

@@ -103,6 +103,10 @@ def print_run(console: Console, view: dict[str, Any]) -> None:
         console.print(f"  let it run with: deltaci run approve {text(run['id'])}")
     elif run["approved_by"]:
         console.print(f"approved by {text(run['approved_by'])} at {clock(run['approved_at_ms'])}")
+    report = view.get("report", {})
+    if report.get("error"):
+        word = "[red]not reported[/]" if report["state"] == "refused" else "not reported yet"
+        console.print(f"{word}: {text(report['error'])}")
     plan = view["plan"]
     if plan:
         console.print(f"\nplan from {plan['source']}, digest {text(run['plan_digest'] or '')[:12]}")

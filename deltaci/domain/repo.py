@@ -73,6 +73,11 @@ class SameRun(msgspec.Struct, frozen=True):
     run_id: str
 
 
+def is_reported(repo: Repo) -> bool:
+    """Whether its results go anywhere: plain git needs to be told where, other forges with what right."""
+    return bool(repo.report_to) or (repo.forge != "git" and bool(repo.api_token or repo.installation_id))
+
+
 def run_key(repo_id: str, trigger: Trigger) -> RunKey:
     """The deterministic key of the run that `trigger` asks for."""
     return RunKey(repo_id, trigger.commit_sha, trigger.kind, trigger.pr_number)

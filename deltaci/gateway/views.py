@@ -5,19 +5,20 @@ from typing import Any
 
 import msgspec
 
+from deltaci.domain.effects import ReportRun
 from deltaci.domain.events import JobRef
 from deltaci.domain.job import Job
 from deltaci.domain.plan import Plan
 from deltaci.domain.project import Project
 from deltaci.domain.reasons import mermaid
 from deltaci.domain.recipe import Kept, Recipe
-from deltaci.domain.repo import Repo
+from deltaci.domain.repo import Repo, is_reported
 from deltaci.domain.requests import in_words
 from deltaci.domain.run import JobSeen, Run, is_held, is_satisfied, waiting_text
 from deltaci.domain.states import WaitingReason
 from deltaci.domain.waiting import waiting
 from deltaci.orchestrator.orchestrator import Orchestrator
-from deltaci.store.port import ArtifactStored, Delivery, Explanation, JournalEntry, NumberedDelivery, Store
+from deltaci.store.port import ArtifactStored, Delivery, Explanation, JournalEntry, NumberedDelivery, Owed, Store
 
 
 def run_view(run: Run, repo_name: str) -> dict[str, Any]:
@@ -73,6 +74,7 @@ async def whole_run(run: Run, store: Store, orchestrator: Orchestrator) -> dict[
         "run": run_view(run, repo.name if repo else ""),
         "jobs": [job_view(job, around) for job in jobs],
         "plan": plan_view(plan),
+        "report": report_view(repo, await store.debt(ReportRun(run.id).key)),
     }
 
 
@@ -148,6 +150,23 @@ def explanation_view(explanation: Explanation | None) -> dict[str, Any] | None:
         "summary": explanation.summary,
         "evidence": explanation.evidence,
         "next_step": explanation.next_step,
+    }
+
+
+def report_view(repo: Repo | None, owed: Owed | None) -> dict[str, Any]:
+    """Whether the forge was told: `none` (nobody is to be told), `told`, `owed`, or `refused` until something changes.
+
+    `error` is why it was not told at the last of `tries`; `due_at_ms` when that is tried again.
+    """
+    if repo is None or not is_reported(repo):
+        state = "none"
+    else:
+        state = "told" if owed is None else "refused" if owed.is_refused else "owed"
+    return {
+        "state": state,
+        "error": owed.error if owed is not None else "",
+        "tries": owed.tries if owed is not None else 0,
+        "due_at_ms": owed.due_at_ms if state == "owed" and owed is not None else None,
     }
 
 

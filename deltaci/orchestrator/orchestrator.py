@@ -18,7 +18,7 @@ from deltaci.domain.effects import ActOnDelivery, Effect
 from deltaci.domain.errors import DeltaError, DuplicateKey, NotFound
 from deltaci.domain.events import Cause, Trigger
 from deltaci.domain.machine import Refusal
-from deltaci.domain.repo import Repo
+from deltaci.domain.repo import Repo, is_reported
 from deltaci.domain.run import Run
 from deltaci.domain.states import EndReason
 from deltaci.orchestrator import paths
@@ -257,7 +257,7 @@ class RepoDirectory:
     def is_reported(self, repo_id: str) -> bool:
         """Whether its results go anywhere."""
         repo = self._by_id.get(repo_id)
-        return repo is not None and bool(repo.report_to or repo.api_token or repo.installation_id)
+        return repo is not None and is_reported(repo)
 
 
 @asynccontextmanager

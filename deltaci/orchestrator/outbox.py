@@ -124,6 +124,7 @@ class OutboxActor(Keeper[None]):
             await self.ports.store.commit((Settle(key=key, generation=generation),))
         except ForgeRejected as error:
             bound.warning("refused for good: {}", error)
+            self.ports.observer.refused(type(owed.effect).__name__, error.code)
             return await self._postpone(owed, str(error), is_refused=True)
         except (DeltaError, ActorError, TimeoutError, OSError) as error:
             bound.info("put off: {}", error)

@@ -1,16 +1,16 @@
 """What a forge should show of a run: derived from committed state, and from nothing else. Pure.
 
 Rule 1: a check is green if and only if it does not hold the change back; its text tells how it came to that.
-        - A job that is allowed to fail is green and says that it failed: a red mark beside a run that succeeded would
-          make GitHub call the commit broken.
+        - A job that is allowed to fail is green (`neutral`) and says that it failed: a red mark beside a run that
+          succeeded would make GitHub call the commit broken.
         - A job that was skipped because nothing it covers changed is green: no pull request waits for it for ever.
         - A required job that never ran because another one failed is red: green would let a change pass a check that
           nobody made.
-Rule 2: `failure` is the change's, `error` is not: canceled, superseded, or the fault of the machinery.
+Rule 2: `failure` and `timed_out` are the change's, `error` is not: it is the fault of the machinery.
 Rule 3: the run's own check comes last, so that whoever waits for it finds all others settled.
+Rule 4: what a check says while it is not over changes seldom: a forge takes 80 writes a minute and 500 an hour.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
@@ -21,16 +21,31 @@ from deltaci.domain.plan import Plan
 from deltaci.domain.retry import INFRASTRUCTURE
 from deltaci.domain.run import Run, is_held
 from deltaci.domain.states import EndReason, JobState, RunState
+from deltaci.reporter.names import context
 from deltaci.store.port import Explanation
 
-CheckState: TypeAlias = Literal["pending", "success", "failure", "error"]
+CheckState: TypeAlias = Literal[
+    "queued", "running", "success", "neutral", "skipped", "failure", "timed_out", "error", "canceled"
+]  # fmt: skip
+Verdict: TypeAlias = Literal["pending", "success", "failure", "error"]
 
-RUN_CONTEXT: Final = "deltaci"
+# In these four words a commit status of GitHub or Gitea says it, and the document of plain git.
+VERDICTS: Final[Mapping[CheckState, Verdict]] = {
+    "queued": "pending",
+    "running": "pending",
+    "success": "success",
+    "neutral": "success",
+    "skipped": "success",
+    "failure": "failure",
+    "timed_out": "failure",
+    "error": "error",
+    "canceled": "error",
+}
+
 DESCRIPTION_CHARACTERS_MAX: Final = 140
-CONTEXT_CHARACTERS_MAX: Final = 200
-# Above so many jobs, waiting and running are told alike: GitHub takes 80 statuses a minute and 500 an hour.
-LIVE_JOBS_MAX: Final = 20
 NAMED_JOBS_MAX: Final = 3
+# In so many steps a run that is not over tells how far it is
+PROGRESS_STEPS: Final = 10
 
 _MACHINERY: Final = INFRASTRUCTURE | {EndReason.NEVER_ACKNOWLEDGED}
 
@@ -60,13 +75,24 @@ REASONS: Final[Mapping[EndReason, str]] = {
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One line that a forge shows at a commit. `name` is the job's, empty for the run itself."""
+    """One line that a forge shows at a commit. `name` is the job's, empty for the run itself; `id` is that of either.
 
+    `description` is one line of at most 140 characters.
+    """
+
+    id: str
     name: str
     context: str
     state: CheckState
     description: str
     target_url: str
+    started_at_ms: int | None = None
+    ended_at_ms: int | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it will not change again in this attempt of the run."""
+        return VERDICTS[self.state] != "pending"
 
 
 def desired(
@@ -84,33 +110,47 @@ def desired(
     """
     whys = {(one.job_id, one.attempt): one for one in explanations}
     reasons = skip_reasons(plan)
-    is_large = len(jobs) > LIVE_JOBS_MAX
     checks = []
     for job in jobs:
-        state, description = _of_job(job, why_of(job, whys), reasons.get(job.name, ""), is_large=is_large)
-        checks.append(_check(job.name, state, description, f"{run_url(run, base_url)}#{job.id}"))
+        state, description = _of_job(job, why_of(job, whys), reasons.get(job.name, ""))
+        checks.append(
+            Check(
+                id=job.id,
+                name=job.name,
+                context=context(run.trigger, job.name),
+                state=state,
+                description=_fitting(description),
+                target_url=job_url(run, job, base_url),
+                started_at_ms=next((one.started_at_ms for one in job.attempts if one.started_at_ms is not None), None),
+                ended_at_ms=job.ended_at_ms,
+            )
+        )
+    return (*checks, own(run, jobs, base_url))
+
+
+def own(run: Run, jobs: Sequence[Job], base_url: str) -> Check:
+    """The check of the run itself."""
     state, description = _of_run(run, jobs)
-    return (*checks, _check("", state, description, run_url(run, base_url)))
-
-
-def context(job_name: str) -> str:
-    """`deltaci` for the run, `deltaci/<job>` for a job; of a name too long, its beginning and a digest."""
-    if not job_name:
-        return RUN_CONTEXT
-    full = f"{RUN_CONTEXT}/{job_name}"
-    if len(full) <= CONTEXT_CHARACTERS_MAX:
-        return full
-    return f"{full[: CONTEXT_CHARACTERS_MAX - 9]}~{hashlib.sha256(job_name.encode()).hexdigest()[:8]}"
-
-
-def digest(check: Check) -> str:
-    """Names what people see of a check: its state and what it says."""
-    return hashlib.sha256(f"{check.state}\n{check.description}".encode()).hexdigest()
+    return Check(
+        id=run.id,
+        name="",
+        context=context(run.trigger),
+        state=state,
+        description=_fitting(description),
+        target_url=run_url(run, base_url),
+        started_at_ms=run.started_at_ms,
+        ended_at_ms=run.ended_at_ms,
+    )
 
 
 def run_url(run: Run, base_url: str) -> str:
     """Where a run is shown."""
     return f"{base_url.rstrip('/')}/runs/{run.id}"
+
+
+def job_url(run: Run, job: Job, base_url: str) -> str:
+    """Where a job of it is shown."""
+    return f"{run_url(run, base_url)}#{job.id}"
 
 
 def why_of(job: Job, whys: Mapping[tuple[str, int], Explanation]) -> Explanation | None:
@@ -125,63 +165,78 @@ def skip_reasons(plan: Plan | None) -> dict[str, str]:
     return {job.name: job.reasons[-1].text for job in plan.jobs if job.is_skipped and job.reasons}
 
 
-def _check(name: str, state: CheckState, description: str, url: str) -> Check:
+def _fitting(description: str) -> str:
     said = " ".join(description.split())
     if len(said) > DESCRIPTION_CHARACTERS_MAX:
         said = said[: DESCRIPTION_CHARACTERS_MAX - 1] + "…"
-    return Check(name=name, context=context(name), state=state, description=said, target_url=url)
+    return said
 
 
 # ---- jobs --------------------------------------------------------------------------------------------------------
 
 
-def _of_job(job: Job, why: Explanation | None, skipped_for: str, *, is_large: bool) -> tuple[CheckState, str]:
+def _of_job(job: Job, why: Explanation | None, skipped_for: str) -> tuple[CheckState, str]:
     if not job.state.is_final:
-        return "pending", "Not over yet" if is_large else _of_live_job(job)
+        return _of_live_job(job)
     if job.state is JobState.CANCELED:
-        return "error", f"Canceled: {_reason(job)}"
+        return "canceled", f"Canceled: {reason_of(job)}"
     if job.state is JobState.SUCCEEDED:
         return "success", f"Succeeded{_effort(job)}"
+    state: CheckState = "error" if job.end_reason in _MACHINERY else "failure"
     if job.state is JobState.SKIPPED:
         if job.end_reason is not EndReason.NEEDS_FAILED:
-            return "success", f"Skipped: {skipped_for or _reason(job)}"
-        said = f"Never ran: {_reason(job)}"
+            return "skipped", f"Skipped: {skipped_for or reason_of(job)}"
+        said = f"Never ran: {reason_of(job)}"
     elif job.state is JobState.TIMED_OUT:
-        said = f"Timed out{_effort(job)}: {_reason(job)}"
+        state, said = "timed_out", f"Timed out{_effort(job)}: {reason_of(job)}"
     else:
-        said = f"Failed{_effort(job)}: {why.summary if why is not None else _reason(job)}"
+        said = f"Failed{_effort(job)}: {why.summary if why is not None else reason_of(job)}"
     if not job.is_required:
-        return "success", said.replace(":", ", which is allowed:", 1)
-    return "error" if job.end_reason in _MACHINERY else "failure", said
+        return "neutral", said.replace(":", ", which is allowed:", 1)
+    return state, said
 
 
-def _of_live_job(job: Job) -> str:
+def _of_live_job(job: Job) -> tuple[CheckState, str]:
     again = f", attempt {job.attempts[-1].number}" if len(job.attempts) > 1 else ""
     match job.state:
         case JobState.RUNNING:
-            return f"Running{again}"
+            return "running", f"Running{again}"
         case JobState.CANCEL_REQUESTED:
-            return "Being canceled"
+            return "running", "Being canceled"
         case _:
-            return f"Waiting{again}"
+            return "queued", f"Waiting{again}"
 
 
-def _reason(job: Job) -> str:
+def reason_of(job: Job) -> str:
+    """Why a job that is over ended as it did, in words."""
     assert job.end_reason is not None, "a final job has a reason"
     text = REASONS[job.end_reason]
     return f"{text} ({job.end_detail})" if job.end_detail else text
 
 
+def took(job: Job) -> str:
+    """How long the last attempt took: `1 min 5 s`; empty if that is not known."""
+    last = job.attempts[-1] if job.attempts else None
+    if last is None or last.started_at_ms is None or last.ended_at_ms is None:
+        return ""
+    return duration(last.ended_at_ms - last.started_at_ms)
+
+
+def duration(length_ms: int) -> str:
+    """`59 s`, `1 min 5 s`, `2 h 0 min`."""
+    seconds = max(0, length_ms) // 1000
+    if seconds < 60:
+        return f"{seconds} s"
+    return (
+        f"{seconds // 60} min {seconds % 60} s" if seconds < 3600 else f"{seconds // 3600} h {seconds // 60 % 60} min"
+    )
+
+
 def _effort(job: Job) -> str:
     """How long the last attempt took and which it was: ` in 1 min 5 s, attempt 2`."""
-    if not job.attempts:
-        return ""
-    last = job.attempts[-1]
-    took = ""
-    if last.started_at_ms is not None and last.ended_at_ms is not None:
-        seconds = max(0, last.ended_at_ms - last.started_at_ms) // 1000
-        took = f" in {seconds // 60} min {seconds % 60} s" if seconds >= 60 else f" in {seconds} s"
-    return f"{took}, attempt {last.number}" if last.number > 1 else took
+    length = took(job)
+    in_it = f" in {length}" if length else ""
+    return f"{in_it}, attempt {job.attempts[-1].number}" if len(job.attempts) > 1 else in_it
 
 
 # ---- the run -----------------------------------------------------------------------------------------------------
@@ -190,23 +245,23 @@ def _effort(job: Job) -> str:
 def _of_run(run: Run, jobs: Sequence[Job]) -> tuple[CheckState, str]:
     match run.state:
         case RunState.CREATED if is_held(run):
-            return "pending", "Waits for approval"
+            return "queued", "Waits for approval"
         case RunState.CREATED | RunState.PLANNING:
-            return "pending", "Planning what must run"
+            return "queued", "Planning what must run"
         case RunState.QUEUED:
-            return "pending", "Waiting for a runner"
+            return "queued", "Waiting for a runner"
         case RunState.RUNNING:
-            return "pending", "Running"
+            return "running", _progress(jobs)
         case RunState.CANCEL_REQUESTED:
-            return "pending", "Being canceled"
+            return "running", "Being canceled"
         case RunState.SUCCEEDED:
-            return "success", _counts(jobs) if jobs else "Nothing to run"
+            return "success", counts(jobs) if jobs else "Nothing to run"
         case RunState.CANCELED:
-            return "error", f"Canceled: {_run_reason(run)}"
+            return "canceled", f"Canceled: {run_reason(run)}"
         case RunState.TIMED_OUT:
             late = [job.name for job in jobs if job.is_required and job.state is JobState.TIMED_OUT]
             is_a_job = run.end_reason is EndReason.JOB_TIMEOUT and late
-            return "failure", f"Timed out: {_named(late) if is_a_job else _run_reason(run)}"
+            return "timed_out", f"Timed out: {_named(late) if is_a_job else run_reason(run)}"
         case RunState.FAILED:
             return _of_failed_run(run, jobs)
 
@@ -214,10 +269,30 @@ def _of_run(run: Run, jobs: Sequence[Job]) -> tuple[CheckState, str]:
 def _of_failed_run(run: Run, jobs: Sequence[Job]) -> tuple[CheckState, str]:
     if run.end_reason is EndReason.PLAN_FAILED:
         return "failure", f"No plan: {run.text}" if run.text else "No plan can be made"
-    failed = [job for job in jobs if job.is_required and job.state in (JobState.FAILED, JobState.TIMED_OUT)]
+    failed = [job for job in jobs if has_failed(job)]
     is_machinery = bool(failed) and all(job.end_reason in _MACHINERY for job in failed)
-    said = f"Failed: {_named([job.name for job in failed])}" if failed else f"Failed: {_run_reason(run)}"
+    said = f"Failed: {_named([job.name for job in failed])}" if failed else f"Failed: {run_reason(run)}"
     return "error" if is_machinery else "failure", said
+
+
+def has_failed(job: Job) -> bool:
+    """Whether the run fails by it, and not by another one that it needs."""
+    return job.is_required and job.state in (JobState.FAILED, JobState.TIMED_OUT)
+
+
+def _progress(jobs: Sequence[Job]) -> str:
+    """`Running: 40 of 300 jobs are over, failed: a`, in tenths of them all."""
+    over = sum(job.state.is_final for job in jobs)
+    step = -(-len(jobs) // PROGRESS_STEPS)
+    shown = over // step * step if step else 0
+    if not shown:
+        return "Running"
+    # In the order in which they failed, so that the names told first stay.
+    failed = [job.name for job in sorted(jobs, key=lambda job: job.ended_at_ms or 0) if has_failed(job)]
+    said = f"Running: {shown} of {len(jobs)} jobs are over"
+    # How many more failed is left for the end: each would be another write.
+    more = " and more" if len(failed) > NAMED_JOBS_MAX else ""
+    return f"{said}, failed: {', '.join(failed[:NAMED_JOBS_MAX])}{more}" if failed else said
 
 
 def _named(names: Sequence[str]) -> str:
@@ -225,12 +300,13 @@ def _named(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED_JOBS_MAX]) + more
 
 
-def _run_reason(run: Run) -> str:
+def run_reason(run: Run) -> str:
+    """Why a run that is over ended as it did, in words."""
     assert run.end_reason is not None, "a final run has a reason"
     return f"{REASONS[run.end_reason]} ({run.text})" if run.text else REASONS[run.end_reason]
 
 
-def _counts(jobs: Sequence[Job]) -> str:
+def counts(jobs: Sequence[Job]) -> str:
     """`5 jobs succeeded, 2 skipped, 1 failed (allowed)`."""
     succeeded = sum(job.state is JobState.SUCCEEDED for job in jobs)
     skipped = sum(job.state is JobState.SKIPPED for job in jobs)

@@ -8,7 +8,7 @@ import msgspec
 from deltaci.domain.job import Job
 from deltaci.domain.plan import Plan, Reason
 from deltaci.domain.run import Run
-from deltaci.reporter.desired import desired, run_url, why_of
+from deltaci.reporter.desired import VERDICTS, own, run_url, why_of
 from deltaci.store.port import Explanation
 
 DOCUMENT_VERSION = 1
@@ -55,7 +55,7 @@ def document(
     """The document, on one line; equal state gives equal bytes."""
     whys = {(one.job_id, one.attempt): one for one in explanations}
     reasons = {job.name: job.reasons for job in plan.jobs} if plan is not None else {}
-    own = desired(run, jobs, explanations, plan, base_url)[-1]
+    check = own(run, jobs, base_url)
     results = []
     for job in jobs:
         why = why_of(job, whys)
@@ -83,8 +83,8 @@ def document(
             state=run.state,
             end_reason=run.end_reason,
             is_final=run.state.is_final,
-            status=own.state,
-            description=own.description,
+            status=VERDICTS[check.state],
+            description=check.description,
             url=run_url(run, base_url),
             created_at_ms=run.created_at_ms,
             ended_at_ms=run.ended_at_ms,

@@ -20,7 +20,7 @@ from deltaci.domain.job import Job
 from deltaci.domain.plan import Plan, PlannedJob, digest
 from deltaci.domain.pull_request import PullRequest
 from deltaci.domain.recipe import Kept, Recipe
-from deltaci.domain.repo import Latest, Repo
+from deltaci.domain.repo import Latest, Repo, is_reported
 from deltaci.domain.run import Run
 from deltaci.domain.states import JobState, RunState
 from deltaci.domain.trust import approved_author
@@ -459,6 +459,11 @@ class MemoryStore:
         await self._beat()
         return min((owed.due_at_ms for owed in self._outbox.values() if not owed.is_refused), default=None)
 
+    async def debt(self, key: str) -> Owed | None:
+        """What is owed under a key, refused or not."""
+        await self._beat()
+        return self._outbox.get(key)
+
     # ---- journal -------------------------------------------------------------------------------------------------
 
     async def events_of_run(self, run_id: str, *, after_id: int = 0, limit: int = 1000) -> tuple[JournalEntry, ...]:
@@ -580,7 +585,7 @@ class MemoryStore:
             explanations=tuple(one for key, one in sorted(self._explanations.items()) if key[0] in job_ids),
             reported={check: told for (run, check), told in sorted(self._reported.items()) if run == run_id},
             logs=self._logs.rows(job_ids),
-            is_reported=repo is not None and repo.report_to != "",
+            is_reported=repo is not None and is_reported(repo),
             has_blueprint=self._recipes.blueprint(run_id) is not None,
         )
 

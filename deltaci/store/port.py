@@ -582,6 +582,10 @@ class Store(Protocol):
         """When the next effect that is not refused becomes due."""
         ...
 
+    async def debt(self, key: str) -> Owed | None:
+        """What is owed under a key, refused or not; None if it was delivered or never owed."""
+        ...
+
     # journal
     async def events_of_run(self, run_id: str, *, after_id: int = 0, limit: int = 1000) -> tuple[JournalEntry, ...]:
         """State events and audit records of a run and its jobs, in order."""

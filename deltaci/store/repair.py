@@ -23,6 +23,7 @@ from deltaci.domain.effects import Effect, ReportRun
 from deltaci.domain.events import Cause
 from deltaci.domain.job import Job
 from deltaci.domain.machine import Refusal, Step
+from deltaci.domain.repo import is_reported
 from deltaci.domain.run import JobSeen, Run
 from deltaci.domain.states import RunState
 from deltaci.store.backup import Manifest
@@ -63,7 +64,7 @@ async def repair(store: Store, manifest: Manifest, *, now_ms: int, report_since_
     )
     await store.commit((restored,))
     repaired = Repaired()
-    reported = {repo.id for repo in await store.repos() if repo.report_to or repo.api_token}
+    reported = {repo.id for repo in await store.repos() if is_reported(repo)}
     waiting: list[Write] = []
     # The oldest first: of the runs of one commit the newest has the last word at the forge.
     for run_id in sorted({run.id async for run in _concerned(store, report_since_ms)}):

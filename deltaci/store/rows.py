@@ -12,6 +12,7 @@ import msgspec
 
 from deltaci.domain.errors import SnapshotCorrupt
 from deltaci.domain.events import RunKey
+from deltaci.domain.repo import is_reported
 from deltaci.domain.run import Run
 from deltaci.store import codec, reads
 from deltaci.store.journal import cause_of
@@ -46,7 +47,7 @@ def rows_of_run(connection: sqlite3.Connection, run_id: str) -> Rows | None:
             explanations=reads.explanations_of_run(connection, run_id),
             reported=reads.reported(connection, run_id),
             logs=_logs(connection, run_id),
-            is_reported=repo is not None and repo.report_to != "",
+            is_reported=repo is not None and is_reported(repo),
             has_blueprint=bool(connection.execute(query("has_blueprint"), (run_id,)).fetchone()[0]),
         )
 

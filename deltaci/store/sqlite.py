@@ -313,6 +313,10 @@ class SqliteStore:
         """When the next effect that is not refused becomes due."""
         return await self._read(reads.next_owed_at_ms)
 
+    async def debt(self, key: str) -> Owed | None:
+        """What is owed under a key, refused or not."""
+        return next(iter(await self._read(reads.owed, "debt", (key,))), None)
+
     # ---- journal -------------------------------------------------------------------------------------------------
 
     async def events_of_run(self, run_id: str, *, after_id: int = 0, limit: int = 1000) -> tuple[JournalEntry, ...]:

@@ -7,7 +7,7 @@ from typing import get_args
 from click.testing import CliRunner
 
 from deltaci.cli import COMMANDS, main
-from deltaci.cli.remote import WEBHOOK_EVENTS
+from deltaci.cli.repo import WEBHOOK_EVENTS
 from deltaci.domain.repo import Forge
 
 

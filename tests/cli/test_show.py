@@ -90,3 +90,26 @@ def test_who_watches_a_run_is_told_that_it_waits_and_who_approved_it(
 
     assert (line is None) is (said is None)
     assert said is None or (line or "").endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("report", "shown"),
+    [
+        (
+            {"state": "refused", "error": "404: no such\n[b]repository[/b]"},
+            "not reported: 404: no such?[b]repository[/b]",
+        ),
+        ({"state": "owed", "error": "502"}, "not reported yet: 502"),
+        ({"state": "owed", "error": ""}, None),
+        ({"state": "told", "error": ""}, None),
+    ],
+)
+def test_a_run_says_why_it_was_not_reported(report: dict[str, str], shown: str | None) -> None:
+    """Whoever waits for a check looks here first."""
+    stream = io.StringIO()
+    run = {"id": "run_1", "repo": "shop", "ref": "refs/heads/main", "commit_sha": "a" * 40, "state": "SUCCEEDED"}
+    run |= {"end_reason": None, "title": "t", "text": "", "attempt": "1", "waiting_reason": None, "approved_by": None}
+
+    show.print_run(Console(file=stream, width=300), {"run": run, "jobs": [], "plan": None, "report": report})
+
+    assert [line for line in stream.getvalue().splitlines() if "reported" in line] == ([shown] if shown else [])

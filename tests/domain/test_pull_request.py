@@ -21,7 +21,7 @@ def told_of(**more: Any) -> PullRequest:
 
 def test_what_an_event_leaves_out_of_a_pull_request_stays_as_it_was_known() -> None:
     """GitLab tells neither the author nor the head of the target branch in every event."""
-    known = told_of(author="mona", approved_sha="a" * 40, updated_at_ms=5)
+    known = told_of(author="mona", head_at_ms=3, updated_at_ms=5)
     told = told_of(author="", base_sha="", title="Add a cart", updated_at_ms=6)
     retargeted = msgspec.structs.replace(told, base_ref="refs/heads/next")
 

@@ -4,16 +4,22 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock
 
+import anyio
 import msgspec
 import pytest
 
+from deltaci.domain.effects import ReportRun
+from deltaci.domain.errors import ForgeRejected, ForgeUnavailable
 from deltaci.domain.events import Trigger
 from deltaci.domain.ids import hashed
 from deltaci.domain.plan import Plan, digest
 from deltaci.domain.states import RunState
-from deltaci.orchestrator.messages import Admit
+from deltaci.orchestrator.messages import Admit, Wake
+from deltaci.orchestrator.paths import OUTBOX
+from deltaci.store.port import Owe
 from protocol import messages as wire
 from tests.gateway.support import RUNNER, Gateway, error_of, fence, opened
+from tests.orchestrator.faults import nothing_owed
 from tests.orchestrator.support import ME, SHA, a_job, a_repo
 
 pytestmark = pytest.mark.anyio
@@ -88,7 +94,8 @@ async def test_a_run_is_shown_with_everything_but_leases(tmp_path: Path) -> None
         texts = [await shown.get_data(as_text=True), await events.get_data(as_text=True)]
         view = await shown.get_json()
 
-    assert set(view) == {"run", "jobs", "plan"}
+    assert set(view) == {"run", "jobs", "plan", "report"}
+    assert view["report"] == {"state": "none", "error": "", "tries": 0, "due_at_ms": None}
     assert set(view["run"]) == RUN_FIELDS
     (job,) = view["jobs"]
     assert set(job) == JOB_FIELDS
@@ -101,6 +108,30 @@ async def test_a_run_is_shown_with_everything_but_leases(tmp_path: Path) -> None
         assert lease.lease_id not in text
         assert hashed(lease.lease_id) not in text
         assert "hash" not in text
+
+
+async def test_a_run_says_why_its_forge_was_not_told(tmp_path: Path) -> None:
+    """Told, on its way, put off, or refused for good: whoever waits for a check looks here."""
+    async with opened(tmp_path, repo=a_repo(report_to="/srv/results")) as gateway:
+        reporter, store, clock = gateway.stage.reporter, gateway.stage.store, gateway.stage.clock
+        run_id, _, _ = await a_finished_run(gateway)
+        await nothing_owed(store)
+        views = [await gateway.get(f"/api/v1/runs/{run_id}")]
+        for failure in (ForgeUnavailable("502", retry_after_ms=5_000), ForgeRejected("404: no such repository")):
+            reporter.failures = [failure]
+            await store.commit((Owe(effect=ReportRun(run_id), due_at_ms=0),))
+            gateway.stage.orchestrator.ports.tell(OUTBOX, Wake(kind=ReportRun))
+            key, tried = ReportRun(run_id).key, 0
+            while not tried:
+                await anyio.lowlevel.checkpoint()
+                owed = await store.debt(key)
+                tried = owed.tries if owed is not None else 0
+            views.append(await gateway.get(f"/api/v1/runs/{run_id}"))
+
+    told, put_off, refused = (view["report"] for view in views)
+    assert told == {"state": "told", "error": "", "tries": 0, "due_at_ms": None}
+    assert put_off == {"state": "owed", "error": "502", "tries": 1, "due_at_ms": clock.now_ms() + 5_000}
+    assert refused == {"state": "refused", "error": "404: no such repository", "tries": 1, "due_at_ms": None}
 
 
 async def test_the_whole_plan_is_served_with_its_digest_and_as_a_chart(tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ async def test_a_refused_report_stays_visible_and_is_not_tried_again() -> None:
         refusals = [one for one in store.writes(Postpone) if one.is_refused]
         assert [one.error for one in refusals] == ["the token may not write statuses"]
         assert len(store.committed) > tried
+        assert ("ReportRun", "forge_rejected") in stage.witness.refusals
         await store.commit((Owe(effect=ReportRun(run_id), due_at_ms=0),))
         await nothing_owed(store)
         assert (await store.counts())["outbox"].get("refused", 0) == 0

@@ -13,6 +13,7 @@ from deltaci.store.port import Explanation
 
 SHA = "b" * 40
 RUN_ID = "run_x"
+PR = 12
 _LEASE = Lease(
     token_hash="h", runner_id="runner_1", state=LeaseState.ACTIVE, granted_at_ms=0, expires_at_ms=9, ttl_ms=9
 )  # fmt: skip
@@ -22,9 +23,9 @@ def a_run(state: RunState = RunState.RUNNING, reason: EndReason | None = None, *
     return Run(
         **{
             "id": RUN_ID,
-            "key": RunKey("repo_1", SHA, "push"),
+            "key": RunKey("repo_1", SHA, "pull_request", PR),
             "attempt": 1,
-            "trigger": Trigger(kind="push", ref="refs/heads/main", commit_sha=SHA),
+            "trigger": Trigger(kind="pull_request", ref=f"refs/pull/{PR}/head", commit_sha=SHA, pr_number=PR),
             "state": state,
             "created_at_ms": 0,
             "timeout_ms": 1,

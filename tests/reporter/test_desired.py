@@ -3,19 +3,13 @@
 import msgspec
 import pytest
 
+from deltaci.domain.events import Trigger
 from deltaci.domain.job import Job
 from deltaci.domain.run import Run
 from deltaci.domain.states import EndReason, JobState, RunState
-from deltaci.reporter.desired import (
-    CONTEXT_CHARACTERS_MAX,
-    LIVE_JOBS_MAX,
-    REASONS,
-    Check,
-    context,
-    desired,
-    digest,
-)
+from deltaci.reporter.desired import PROGRESS_STEPS, REASONS, Check, desired
 from deltaci.reporter.document import document
+from deltaci.reporter.names import CONTEXT_CHARACTERS_MAX, context
 from tests.reporter.runs import RUN_ID, SHA, a_job, a_plan, a_run, an_explanation, failed, refs, succeeded
 
 URL = "https://ci.example.com"
@@ -42,14 +36,14 @@ def test_each_job_has_a_check_and_the_run_has_the_last_one() -> None:
 
 SUPERSEDED = EndReason.SUPERSEDED
 JOBS: tuple[tuple[Job, str, str], ...] = (
-    (a_job(state=JobState.BLOCKED, attempts=0), "pending", "Waiting"),
-    (a_job(state=JobState.QUEUED), "pending", "Waiting"),
-    (a_job(state=JobState.RUNNING), "pending", "Running"),
-    (a_job(state=JobState.CANCEL_REQUESTED), "pending", "Being canceled"),
+    (a_job(state=JobState.BLOCKED, attempts=0), "queued", "Waiting"),
+    (a_job(state=JobState.QUEUED), "queued", "Waiting"),
+    (a_job(state=JobState.RUNNING), "running", "Running"),
+    (a_job(state=JobState.CANCEL_REQUESTED), "running", "Being canceled"),
     (succeeded(), "success", "Succeeded in 1 min 5 s"),
     (succeeded(took_ms=999), "success", "Succeeded in 0 s"),
     (failed(), "failure", "Failed in 1 min 5 s: a step failed"),
-    (failed(is_required=False), "success", "Failed in 1 min 5 s, which is allowed: a step failed"),
+    (failed(is_required=False), "neutral", "Failed in 1 min 5 s, which is allowed: a step failed"),
     (failed(reason=EndReason.RUNNER_LOST), "error", "Failed in 1 min 5 s: the runner was lost"),
     (
         failed(reason=EndReason.CHECKOUT_FAILED, took_ms=1_000),
@@ -58,27 +52,27 @@ JOBS: tuple[tuple[Job, str, str], ...] = (
     ),
     (
         a_job(state=JobState.TIMED_OUT, reason=EndReason.JOB_TIMEOUT),
-        "failure",
+        "timed_out",
         "Timed out in 1 min 5 s: the job took longer than it may",
     ),
     (
         a_job(state=JobState.TIMED_OUT, reason=EndReason.JOB_TIMEOUT, is_required=False, attempts=0),
-        "success",
+        "neutral",
         "Timed out, which is allowed: the job took longer than it may",
     ),
     (
         a_job(state=JobState.CANCELED, reason=SUPERSEDED, attempts=0),
-        "error",
+        "canceled",
         "Canceled: superseded by a newer commit",
     ),
     (
         a_job(state=JobState.CANCELED, reason=SUPERSEDED, attempts=0, is_required=False),
-        "error",
+        "canceled",
         "Canceled: superseded by a newer commit",
     ),
     (
         a_job(state=JobState.SKIPPED, reason=EndReason.NOT_AFFECTED, attempts=0),
-        "success",
+        "skipped",
         "Skipped: nothing it covers changed",
     ),
     (
@@ -88,7 +82,7 @@ JOBS: tuple[tuple[Job, str, str], ...] = (
     ),
     (
         a_job(state=JobState.SKIPPED, reason=EndReason.NEEDS_FAILED, attempts=0, is_required=False),
-        "success",
+        "neutral",
         "Never ran, which is allowed: a job it needs did not succeed",
     ),
 )
@@ -124,18 +118,18 @@ def test_a_skipped_job_gives_the_reason_of_the_plan() -> None:
 
 ALL = (succeeded("a"), succeeded("b"), a_job("c", JobState.SKIPPED, EndReason.NOT_AFFECTED, attempts=0))
 RUNS: tuple[tuple[Run, tuple[Job, ...], str, str], ...] = (
-    (a_run(RunState.CREATED), (), "pending", "Planning what must run"),
-    (a_run(RunState.CREATED, hold="approval"), (), "pending", "Waits for approval"),
+    (a_run(RunState.CREATED), (), "queued", "Planning what must run"),
+    (a_run(RunState.CREATED, hold="approval"), (), "queued", "Waits for approval"),
     (
         a_run(RunState.CREATED, hold="approval", approved_by="alice", approved_at_ms=1),
         (),
-        "pending",
+        "queued",
         "Planning what must run",
     ),
-    (a_run(RunState.PLANNING), (), "pending", "Planning what must run"),
-    (a_run(RunState.QUEUED), (a_job(),), "pending", "Waiting for a runner"),
-    (a_run(RunState.RUNNING), (a_job(),), "pending", "Running"),
-    (a_run(RunState.CANCEL_REQUESTED), (a_job(),), "pending", "Being canceled"),
+    (a_run(RunState.PLANNING), (), "queued", "Planning what must run"),
+    (a_run(RunState.QUEUED), (a_job(),), "queued", "Waiting for a runner"),
+    (a_run(RunState.RUNNING), (a_job(),), "running", "Running"),
+    (a_run(RunState.CANCEL_REQUESTED), (a_job(),), "running", "Being canceled"),
     (a_run(RunState.SUCCEEDED, EndReason.NOTHING_TO_RUN), (), "success", "Nothing to run"),
     (a_run(RunState.SUCCEEDED, EndReason.SUCCEEDED), (succeeded(),), "success", "1 job succeeded"),
     (
@@ -172,17 +166,17 @@ RUNS: tuple[tuple[Run, tuple[Job, ...], str, str], ...] = (
     (
         a_run(RunState.TIMED_OUT, EndReason.JOB_TIMEOUT),
         (a_job("slow", JobState.TIMED_OUT, EndReason.JOB_TIMEOUT),),
-        "failure",
+        "timed_out",
         "Timed out: slow",
     ),
     (
         a_run(RunState.TIMED_OUT, EndReason.RUN_TIMEOUT, text="not over after 60 s"),
         (),
-        "failure",
+        "timed_out",
         "Timed out: the run took longer than it may (not over after 60 s)",
     ),
-    (a_run(RunState.CANCELED, EndReason.SUPERSEDED), (), "error", "Canceled: superseded by a newer commit"),
-    (a_run(RunState.CANCELED, EndReason.USER_CANCELED), (), "error", "Canceled: somebody canceled it"),
+    (a_run(RunState.CANCELED, EndReason.SUPERSEDED), (), "canceled", "Canceled: superseded by a newer commit"),
+    (a_run(RunState.CANCELED, EndReason.USER_CANCELED), (), "canceled", "Canceled: somebody canceled it"),
 )
 
 
@@ -197,12 +191,11 @@ def test_a_run_is_shown_as_it_is(run: Run, jobs: tuple[Job, ...], state: str, de
 def test_only_what_is_over_is_told_as_over() -> None:
     """A check that was green once must not turn back."""
     for state in RunState:
-        assert (of_run(a_run(state, None if not state.is_final else EndReason.SUCCEEDED)).state == "pending") != (
-            state.is_final
-        )
-    for state in JobState:
-        job = a_job(state=state, reason=EndReason.SUCCEEDED if state.is_final else None)
-        assert (of_job(job).state == "pending") != state.is_final
+        run = a_run(state, None if not state.is_final else EndReason.SUCCEEDED)
+        assert of_run(run).is_final == state.is_final
+    for job_state in JobState:
+        job = a_job(state=job_state, reason=EndReason.SUCCEEDED if job_state.is_final else None)
+        assert of_job(job).is_final == job_state.is_final
 
 
 def test_every_reason_has_words() -> None:
@@ -210,15 +203,16 @@ def test_every_reason_has_words() -> None:
     assert set(EndReason) == set(REASONS)
 
 
-def test_in_a_large_run_waiting_and_running_are_told_alike() -> None:
-    """Each job is then two requests, not three: a forge takes 80 a minute."""
-    jobs = [
-        a_job(str(number), JobState.RUNNING if number % 2 else JobState.QUEUED) for number in range(LIVE_JOBS_MAX + 1)
-    ]
+def test_a_run_tells_how_far_it_is_in_a_few_steps() -> None:
+    """Each word of it is a write: 300 jobs that end one by one, in any order, are not 300 of them."""
+    said = []
+    for over in range(301):
+        ends = [failed(str(number), ended_at_ms=1_000 - number) for number in range(300 - over, 300)]
+        said.append(of_run(a_run(), *(a_job(str(number)) for number in range(300 - over)), *ends).description)
 
-    checks = desired(a_run(), jobs, (), None, URL)[:-1]
-
-    assert {("pending", "Not over yet")} == {(check.state, check.description) for check in checks}
+    assert said[0] == "Running"
+    assert said[59] == "Running: 30 of 300 jobs are over, failed: 299, 298, 297 and more"
+    assert len(set(said)) <= PROGRESS_STEPS + 1
 
 
 def test_a_description_is_one_line_that_fits() -> None:
@@ -231,22 +225,31 @@ def test_a_description_is_one_line_that_fits() -> None:
     assert (len(check.description), check.description[-1]) == (140, "…")
 
 
+A_PUSH = Trigger(kind="push", ref="refs/heads/main", commit_sha=SHA)
+
+
+def test_a_pull_request_and_its_way_through_the_merge_queue_have_one_name() -> None:
+    """A branch is protected by one name: it must be told at both places, or nothing is ever merged."""
+    gates = [msgspec.structs.replace(A_PUSH, kind=kind) for kind in ("pull_request", "merge_group")]
+
+    assert [(context(one), context(one, "test")) for one in gates] == [("deltaci", "deltaci/test")] * 2
+
+
+def test_what_runs_the_same_commit_for_another_reason_has_names_of_its_own() -> None:
+    """The push of a branch plans against another base: its green must not stand for that of the pull request."""
+    kinds = ("pull_request", "push", "schedule", "manual")
+    names = [context(msgspec.structs.replace(A_PUSH, kind=kind), job) for kind in kinds for job in ("", "(push)", "a")]
+
+    assert len(names) == len(set(names))
+    assert (context(A_PUSH), context(A_PUSH, "a")) == ("deltaci (push)", "deltaci (push)/a")
+
+
 def test_long_job_names_stay_apart() -> None:
     """Cut to the same beginning they would overwrite each other."""
-    first, second = context("x" * 300 + "1"), context("x" * 300 + "2")
+    first, second = context(A_PUSH, "x" * 300 + "1"), context(A_PUSH, "x" * 300 + "2")
 
     assert first != second
     assert CONTEXT_CHARACTERS_MAX == len(first) == len(second)
-
-
-def test_only_what_people_see_counts_as_a_difference() -> None:
-    """A server that moved must not tell everything again."""
-    run, jobs = a_run(), [a_job()]
-
-    here, there = (desired(run, jobs, (), None, url)[0] for url in (URL, "https://elsewhere"))
-
-    assert digest(here) == digest(there)
-    assert digest(here) != digest(of_job(succeeded()))
 
 
 def test_the_document_tells_the_run_and_its_jobs() -> None:
@@ -257,7 +260,7 @@ def test_the_document_tells_the_run_and_its_jobs() -> None:
     told = msgspec.json.decode(document(run, jobs, (an_explanation(jobs[0], "why"),), a_plan(c="no docs"), URL))
 
     assert told["run_id"] == RUN_ID
-    assert (told["sha"], told["ref"]) == (SHA, "refs/heads/main")
+    assert (told["sha"], told["ref"]) == (SHA, "refs/pull/12/head")
     assert (told["state"], told["end_reason"], told["is_final"]) == ("FAILED", "jobs_failed", True)
     assert (told["status"], told["description"]) == ("failure", "Failed: b")
     first, second = told["jobs"]

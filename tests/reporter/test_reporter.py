@@ -11,16 +11,20 @@ from deltaci.domain.errors import ForgeRejected, ForgeUnavailable, NotFound, Sto
 from deltaci.domain.events import RunKey
 from deltaci.domain.job import Job
 from deltaci.domain.plan import Plan
+from deltaci.domain.pull_request import PullRequest
 from deltaci.domain.repo import Latest, Repo
 from deltaci.domain.run import Run
 from deltaci.domain.states import EndReason, JobState, RunState
+from deltaci.forge.budget import WriteBudget
 from deltaci.forge.git import GitResults
 from deltaci.forge.github_access import GitHubAccess
 from deltaci.forge.github_api import GitHubApi
-from deltaci.reporter.desired import Check, desired, digest
-from deltaci.reporter.reporter import Snapshot, StatusReporter, Telling
-from deltaci.reporter.results import GitDocuments, GitHubResults
-from deltaci.store.port import Explanation, Reported, Store, Write
+from deltaci.reporter.desired import Check
+from deltaci.reporter.ports import Memory, ResultsPort, Sent, Snapshot
+from deltaci.reporter.reporter import StatusReporter
+from deltaci.reporter.results import GitDocuments, StatusResults
+from deltaci.reporter.tellings import Telling
+from deltaci.store.port import Explanation, Reported, SaveRemoteId, Store, Write
 from tests.forge.asking import asking
 from tests.forge.loopback import FixedClock, Say, serving
 from tests.reporter.runs import RUN_ID, SHA, a_job, a_run, failed, refs, succeeded
@@ -37,6 +41,7 @@ class OneRun:
         self.jobs = jobs
         self.latest = Latest(run_id=RUN_ID, attempt=1, state=RunState.RUNNING)
         self.told: dict[str, str] = {}
+        self.remote_ids: dict[str, str] = {}
         self.is_down = False
         self.repo: Repo | None = Repo(
             id="repo_1",
@@ -53,8 +58,11 @@ class OneRun:
         if self.is_down:
             raise StoreUnavailable
         for write in writes:
-            assert isinstance(write, Reported)
-            self.told[write.check] = write.digest
+            assert isinstance(write, Reported | SaveRemoteId)
+            if isinstance(write, SaveRemoteId):
+                self.remote_ids[write.key] = write.remote_id
+            else:
+                self.told[write.check] = write.digest
 
     async def load_run(self, run_id: str) -> Run | None:
         return self.run if run_id == RUN_ID else None
@@ -77,6 +85,12 @@ class OneRun:
     async def reported(self, run_id: str) -> dict[str, str]:
         return dict(self.told)
 
+    async def pull_request(self, repo_id: str, number: int) -> PullRequest | None:
+        return None
+
+    async def remote_id(self, repo_id: str, key: str) -> str | None:
+        return self.remote_ids.get(key)
+
 
 class Forge:
     """Remembers what it was told; `answers` run before each telling is taken."""
@@ -85,37 +99,44 @@ class Forge:
         self.told: list[tuple[str, str]] = []
         self.refuses: dict[str, Exception] = {}
         self.before: Callable[[Check], Awaitable[None]] | None = None
+        self.limited: str | None = "token"
+
+    def account(self, repo: Repo) -> str | None:
+        return self.limited
+
+    def reads_reports(self, repo: Repo) -> bool:
+        return False
 
     def wanted(self, snapshot: Snapshot) -> tuple[Telling, ...]:
-        checks = desired(snapshot.run, snapshot.jobs, snapshot.explanations, snapshot.plan, snapshot.base_url)
-        return tuple(Telling(check=check.name, digest=digest(check), body=check) for check in checks)
+        return StatusResults(self, account=lambda repo: "token").wanted(snapshot)  # type: ignore[arg-type]
 
-    async def send(self, repo: Repo, run: Run, telling: Telling) -> None:
+    async def send(self, snapshot: Snapshot, telling: Telling, memory: Memory) -> Sent:
         assert isinstance(telling.body, Check)
         if self.before is not None:
             await self.before(telling.body)
         if telling.check in self.refuses:
             raise self.refuses[telling.check]
         self.told.append((telling.body.context, telling.body.state))
+        return Sent()
 
 
 def _the_store_has_what_is_needed(store: Store) -> StatusReporter:
-    return StatusReporter(store, {}, URL, FixedClock())
+    return StatusReporter(store, {}, URL, FixedClock(), budget=WriteBudget())
 
 
-def reporter_of(store: OneRun, forge: Forge) -> StatusReporter:
-    return StatusReporter(store, {"github": forge}, URL, FixedClock())
+def reporter_of(store: OneRun, forge: ResultsPort | None, name: str = "github") -> StatusReporter:
+    return StatusReporter(store, {name: forge} if forge else {}, URL, FixedClock(), budget=WriteBudget())
 
 
-async def test_everything_is_told_once_and_the_run_last() -> None:
-    """Running it twice sends nothing."""
+async def test_everything_is_told_once() -> None:
+    """Running it twice sends nothing; what is over comes before what is not."""
     store, forge = OneRun(a_job("a"), succeeded("b")), Forge()
     reporter = reporter_of(store, forge)
 
     await reporter.report(RUN_ID)
     await reporter.report(RUN_ID)
 
-    assert forge.told == [("deltaci/a", "pending"), ("deltaci/b", "success"), ("deltaci", "pending")]
+    assert forge.told == [("deltaci/b", "success"), ("deltaci", "running"), ("deltaci/a", "queued")]
 
 
 async def test_only_what_changed_is_told_again() -> None:
@@ -128,7 +149,7 @@ async def test_only_what_changed_is_told_again() -> None:
     store.jobs = (a_job("a"), succeeded("b"))
     await reporter.report(RUN_ID)
 
-    assert forge.told == [("deltaci/b", "success")]
+    assert forge.told == [("deltaci/b", "success"), ("deltaci", "running")]
 
 
 async def test_what_became_final_during_the_report_is_told_as_final() -> None:
@@ -136,7 +157,7 @@ async def test_what_became_final_during_the_report_is_told_as_final() -> None:
     store, forge = OneRun(a_job("a"), a_job("b")), Forge()
 
     async def end_the_run(check: Check) -> None:
-        if check.name == "a" and check.state == "pending":
+        if not check.name and not check.is_final:
             store.jobs = (succeeded("a"), failed("b"))
             store.run = a_run(RunState.FAILED, EndReason.JOBS_FAILED, jobs=refs(*store.jobs))
 
@@ -144,9 +165,9 @@ async def test_what_became_final_during_the_report_is_told_as_final() -> None:
     await reporter_of(store, forge).report(RUN_ID)
 
     assert forge.told == [
-        ("deltaci/a", "pending"),
-        ("deltaci/a", "success"),
+        ("deltaci", "running"),
         ("deltaci/b", "failure"),
+        ("deltaci/a", "success"),
         ("deltaci", "failure"),
     ]
 
@@ -165,7 +186,7 @@ async def test_a_crash_after_a_sending_repeats_that_one_at_most() -> None:
     store.is_down, forge.before = False, None
     await reporter.report(RUN_ID)
 
-    assert [context for context, _ in forge.told] == ["deltaci/a", "deltaci/b", "deltaci/b", "deltaci"]
+    assert [context for context, _ in forge.told] == ["deltaci", "deltaci/a", "deltaci/b", "deltaci/b"]
 
 
 async def test_an_unavailable_forge_keeps_what_it_was_told() -> None:
@@ -177,10 +198,10 @@ async def test_an_unavailable_forge_keeps_what_it_was_told() -> None:
     with pytest.raises(ForgeUnavailable) as caught:
         await reporter.report(RUN_ID)
     forge.refuses.clear()
-    await reporter.report(RUN_ID)
+    await reporter_of(store, forge).report(RUN_ID)
 
     assert caught.value.retry_after_ms == 5_000
-    assert [context for context, _ in forge.told] == ["deltaci/a", "deltaci/b", "deltaci"]
+    assert [context for context, _ in forge.told] == ["deltaci", "deltaci/a", "deltaci/b"]
 
 
 async def test_one_refused_check_does_not_keep_the_run_from_being_told() -> None:
@@ -191,12 +212,12 @@ async def test_one_refused_check_does_not_keep_the_run_from_being_told() -> None
     with pytest.raises(ForgeRejected, match="no such context"):
         await reporter_of(store, forge).report(RUN_ID)
 
-    assert [context for context, _ in forge.told] == ["deltaci/b", "deltaci"]
+    assert [context for context, _ in forge.told] == ["deltaci", "deltaci/b"]
 
 
 async def test_a_forge_that_refuses_everything_is_not_asked_for_every_job() -> None:
     """A wrong token is refused a thousand times as well as four."""
-    store, forge = OneRun(*(a_job(str(number)) for number in range(100))), Forge()
+    store, forge = OneRun(*(failed(str(number)) for number in range(100))), Forge()
     forge.refuses = {str(number): ForgeRejected("no right") for number in range(100)} | {"": ForgeRejected("no right")}
     asked: list[str] = []
 
@@ -238,7 +259,7 @@ async def test_reports_of_one_commit_take_turns() -> None:
         for _ in range(5):
             tasks.start_soon(reporter.report, RUN_ID)
 
-    assert forge.told == [("deltaci/a", "pending"), ("deltaci", "pending")]
+    assert forge.told == [("deltaci", "running"), ("deltaci/a", "queued")]
     assert reporter._turns == {}
 
 
@@ -246,7 +267,7 @@ async def test_a_repository_that_reports_nowhere_is_left_alone() -> None:
     """It is a setting, not an error."""
     store, forge = OneRun(a_job("a")), Forge()
     assert store.repo is not None
-    store.repo = msgspec.structs.replace(store.repo, report_to="")
+    store.repo = msgspec.structs.replace(store.repo, report_to="", api_token="")
 
     await reporter_of(store, forge).report(RUN_ID)
 
@@ -260,7 +281,7 @@ async def test_what_cannot_be_reported_is_refused_with_its_id() -> None:
         await reporter_of(store, forge).report("run_y")
 
     with pytest.raises(ForgeRejected, match=RUN_ID):
-        await StatusReporter(store, {}, URL, FixedClock()).report(RUN_ID)
+        await reporter_of(store, None).report(RUN_ID)
 
     store.repo = None
     with pytest.raises(ForgeRejected, match="not registered any more"):
@@ -275,8 +296,8 @@ async def test_github_gets_statuses_over_a_real_socket() -> None:
     with serving(Say(201), Say(502), Say(201)) as github:
         store.repo = msgspec.structs.replace(store.repo, report_to=github.url)
         async with asking(pace={"tries_max": 1}) as client:
-            results = GitHubResults(GitHubApi(GitHubAccess(client, FixedClock())))
-            reporter = StatusReporter(store, {"github": results}, URL, FixedClock())
+            api = GitHubApi(GitHubAccess(client, FixedClock()))
+            reporter = reporter_of(store, StatusResults(api, account=api.account))
             with pytest.raises(ForgeUnavailable):
                 await reporter.report(RUN_ID)
             await reporter.report(RUN_ID)
@@ -284,9 +305,9 @@ async def test_github_gets_statuses_over_a_real_socket() -> None:
 
     told = [(asked.json()["context"], asked.json()["state"]) for asked in github.asked]
     assert told == [
+        ("deltaci/test", "failure"),
         ("deltaci/docs", "success"),
-        ("deltaci/test", "failure"),
-        ("deltaci/test", "failure"),
+        ("deltaci/docs", "success"),
         ("deltaci", "failure"),
     ]
     assert {asked.path for asked in github.asked} == {f"/repos/acme/shop/statuses/{SHA}"}
@@ -298,7 +319,7 @@ async def test_plain_git_gets_a_document_a_commit(tmp_path: Path) -> None:
     assert store.repo is not None
     store.repo = msgspec.structs.replace(store.repo, forge="git", report_to=str(tmp_path / "results.jsonl"))
     async with asking() as client:
-        reporter = StatusReporter(store, {"git": GitDocuments(GitResults(client))}, URL, FixedClock())
+        reporter = reporter_of(store, GitDocuments(GitResults(client)), "git")
         await reporter.report(RUN_ID)
         await reporter.report(RUN_ID)
         store.jobs = (succeeded("test"),)

@@ -21,11 +21,12 @@ from actors import Observer as ActorObserver
 from deltaci.analyzer.analyzer import LogAnalyzer
 from deltaci.domain.errors import DeltaError, StoreError, StoreUnavailable
 from deltaci.domain.job import Job
+from deltaci.forge.budget import WriteBudget
 from deltaci.orchestrator import orchestrator as house_of
 from deltaci.orchestrator.dispatch import Offer
 from deltaci.orchestrator.orchestrator import Orchestrator
 from deltaci.reporter.reporter import StatusReporter
-from deltaci.reporter.results import GitDocuments, GitHubResults
+from deltaci.reporter.results import GitDocuments, StatusResults, TokenStatuses
 from deltaci.store.port import Hasten, Runner, Store
 from deltaci.store.sqlite import SqliteStore
 from protocol import messages as wire
@@ -38,6 +39,8 @@ from tests.simulation.world import Clock, PlantedCrash, World
 TOKEN_ID: Final = "tok_runners"
 GRACE_S: Final = 15.0
 RELEASE_EVERY_S: Final = 90.0
+# What is put off for an hour by a forge's limits would be a debt that nobody pays within the time of a simulation.
+NO_BOUND: Final = {"a_minute": 10**9, "an_hour": 10**9}
 EXPECTED: Final = (DeltaError, ActorError, PlantedCrash, TimeoutError)
 
 
@@ -112,7 +115,9 @@ class Life:
             store: Any = FlakyStore(sqlite, self)
             clock = await self._go_on(store)
             statuses: Any = self.server.forge
-            results = {"git": GitDocuments(statuses), "github": GitHubResults(statuses)}
+            budget = WriteBudget(**NO_BOUND)
+            tokens = TokenStatuses(statuses, budget, clock)
+            results = {"git": GitDocuments(statuses), "github": StatusResults(tokens, account=tokens.account)}
             running = house_of.running(
                 store,
                 clock=clock,
@@ -121,7 +126,7 @@ class Life:
                 policy=parameters.policy,
                 planner=SimulatedPlanner(world),
                 analyzer=LogAnalyzer(store, in_thread=_at_once),
-                reporter=StatusReporter(store, results, base_url="https://ci.example.org", clock=clock),
+                reporter=StatusReporter(store, results, base_url="https://ci.example.org", clock=clock, budget=budget),
                 observer=Witness(world),
                 actor_observer=Coroner(world),
                 rights={"github": SimulatedPeople(world)},

@@ -182,6 +182,10 @@ SELECT key, request_sha256, http_status, body, at_ms FROM reply WHERE key = ?;
 SELECT key, effect, generation, due_at_ms, tries, error, is_refused FROM outbox
 WHERE is_refused = 0 AND kind = ? AND due_at_ms <= ? ORDER BY due_at_ms, generation LIMIT ?;
 
+-- name: debt
+-- One debt, refused or not.
+SELECT key, effect, generation, due_at_ms, tries, error, is_refused FROM outbox WHERE key = ?;
+
 -- name: next_owed_at_ms
 -- When the next debt becomes due.
 SELECT min(due_at_ms) FROM outbox WHERE is_refused = 0;

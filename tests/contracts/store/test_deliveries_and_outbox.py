@@ -145,6 +145,21 @@ async def test_a_refused_debt_stays_and_is_not_tried(store: Store) -> None:
     assert (await store.counts())["outbox"] == {"owed": 0, "refused": 1}
 
 
+async def test_a_debt_is_found_by_its_key_until_it_is_paid(store: Store) -> None:
+    """Whoever looks at a run sees why it was not reported, refused or put off."""
+    assert await store.debt(REPORT.key) is None
+    await store.commit([Owe(effect=REPORT, due_at_ms=0), Owe(effect=ReportRun(a_run_id(7)), due_at_ms=0)])
+    generation = (await store.owed(ReportRun, 0, 1))[0].generation
+    await store.commit([Postpone(key=REPORT.key, generation=generation, due_at_ms=0, error="gone", is_refused=True)])
+
+    owed = await store.debt(REPORT.key)
+    await store.commit([Settle(key=REPORT.key, generation=generation)])
+
+    assert owed is not None
+    assert (owed.effect, owed.error, owed.is_refused, owed.tries) == (REPORT, "gone", True, 1)
+    assert await store.debt(REPORT.key) is None
+
+
 async def test_no_debt_waits_beyond_what_it_is_hastened_to(store: Store) -> None:
     """After a start with another clock nothing waits for hours; what is due earlier stays so, and no try is counted."""
     early, late, refused = (ReportRun(a_run_id(number)) for number in range(3))

@@ -41,7 +41,7 @@ def test_every_command_does_what_it_says(tmp_path: Path) -> None:
     assert log == followed
     assert "test" in shown
     assert "FAILED" in shown
-    assert set(raw) == {"run", "jobs", "plan"}
+    assert set(raw) == {"run", "jobs", "plan", "report"}
     assert raw["run"]["id"] == failed
     assert again.startswith("run_")
     assert again != failed

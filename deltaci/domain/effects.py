@@ -69,4 +69,15 @@ class ActOnDelivery(_Effect, frozen=True):
         return f"delivery:{self.repo_id}:{self.delivery_id}"
 
 
-Effect: TypeAlias = PlanRun | AnalyzeAttempt | ReportRun | KeepRecipe | ActOnDelivery
+class Notify(_Effect, frozen=True):
+    """Tell the people who want to know that the run is over."""
+
+    run_id: str
+
+    @property
+    def key(self) -> str:
+        """Unique among all debts."""
+        return f"notify:{self.run_id}"
+
+
+Effect: TypeAlias = PlanRun | AnalyzeAttempt | ReportRun | KeepRecipe | ActOnDelivery | Notify

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias, assert_never
 
 import msgspec
 
-from deltaci.domain.effects import Effect, KeepRecipe, PlanRun, ReportRun
+from deltaci.domain.effects import Effect, KeepRecipe, Notify, PlanRun, ReportRun
 from deltaci.domain.events import (
     JobRef,
     PlanAdopted,
@@ -66,7 +66,8 @@ class CancelIntent(msgspec.Struct, frozen=True):
 class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A run as stored. `revision` is the number of its events; `jobs` is empty until a plan is adopted.
 
-    `has_blueprint`: what its plan was made from is kept until its end has been told to the recipes.
+    `has_blueprint`: what its plan was made from is kept until its end has been told to the recipes. `is_notifying`: its
+    plan says who is to be told of its end.
     """
 
     id: str
@@ -81,6 +82,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     jobs: tuple[JobRef, ...] = ()
     plan_digest: str = ""
     has_blueprint: bool = False
+    is_notifying: bool = False
     cancel: CancelIntent | None = None
     started_at_ms: int | None = None
     restored_at_ms: int | None = None
@@ -114,11 +116,15 @@ class StartPlanning(_Command, frozen=True, kw_only=True):
 
 
 class AdoptPlan(_Command, frozen=True, kw_only=True):
-    """The planner answered with these jobs; `has_blueprint`: what they were made from is stored as well."""
+    """The planner answered with these jobs; `has_blueprint`: what they were made from is stored as well.
+
+    `is_notifying`: the plan says who is to be told of the run's end.
+    """
 
     plan_digest: str
     jobs: tuple[JobRef, ...]
     has_blueprint: bool = False
+    is_notifying: bool = False
 
 
 class FailPlan(_Command, frozen=True, kw_only=True):
@@ -298,12 +304,18 @@ def _stepped(run: Run, events: tuple[RunEvent, ...], effects: tuple[Effect, ...]
         effects = (*effects, ReportRun(run.id))
         if after.state.is_final and after.has_blueprint:
             effects = (*effects, KeepRecipe(run.id))
+        if after.state.is_final and after.is_notifying:
+            effects = (*effects, Notify(run.id))
     return Step(after, events, effects)
 
 
 def _adopt(run: Run, command: AdoptPlan, now_ms: int) -> Step[Run]:
     adopted = PlanAdopted(
-        at_ms=now_ms, plan_digest=command.plan_digest, jobs=command.jobs, has_blueprint=command.has_blueprint
+        at_ms=now_ms,
+        plan_digest=command.plan_digest,
+        jobs=command.jobs,
+        has_blueprint=command.has_blueprint,
+        is_notifying=command.is_notifying,
     )
     if command.jobs:
         return _stepped(run, (adopted,))
@@ -368,6 +380,7 @@ def evolve(run: Run, event: RunEvent) -> Run:
                 plan_digest=event.plan_digest,
                 jobs=event.jobs,
                 has_blueprint=event.has_blueprint,
+                is_notifying=event.is_notifying,
                 revision=revision,
             )
         case RunStarted():

@@ -28,7 +28,7 @@ from deltaci.orchestrator.job_actor import JobActor
 from deltaci.orchestrator.keepers import ReconcilerActor, TimersActor
 from deltaci.orchestrator.messages import Admit, Admitted, Answer, DoRun, Rerun, StartRun, Wake
 from deltaci.orchestrator.outbox import OutboxActor
-from deltaci.orchestrator.ports import Analyzer, Observer, Planner, Policy, Ports, Reporter, Tell
+from deltaci.orchestrator.ports import Analyzer, NoChannels, Notifier, Observer, Planner, Policy, Ports, Reporter, Tell
 from deltaci.orchestrator.presence import Presence, always_here
 from deltaci.orchestrator.repo_actor import IdempotencyConflict, RepoActor
 from deltaci.orchestrator.run_actor import RunActor
@@ -183,6 +183,7 @@ async def running(
     analyzer: Analyzer,
     reporter: Reporter,
     observer: Observer,
+    notifier: Notifier | None = None,
     actor_observer: ActorObserver | None = None,
     uptime_s: Callable[[], float] | None = None,
     has_room: Callable[[int], bool] = endless,
@@ -190,6 +191,7 @@ async def running(
     """The orchestrator at work: everything that was under way before goes on. Leaving it handles what was accepted.
 
     Args:
+        notifier: tells people of the ends of runs; None: nobody can be told.
         uptime_s: a clock that goes on while this process is stopped, for noticing that it was; None: it never is.
 
     Raises what escalated to the root of the tree; the process should then end and be started again.
@@ -234,7 +236,14 @@ async def running(
         patience, board = Patience(ports), Board()
         under_way: dict[str, type[Effect]] = {}
         outbox = lambda: OutboxActor(  # noqa: E731 - a factory, called again after each crash
-            ports, patience, planner=planner, analyzer=analyzer, reporter=reporter, spawn=spawn, under_way=under_way
+            ports,
+            patience,
+            planner=planner,
+            analyzer=analyzer,
+            reporter=reporter,
+            notifier=notifier or NoChannels(),
+            spawn=spawn,
+            under_way=under_way,
         )
         grow(system, ports, patience, board, outbox)
         background.start_soon(_listen, presence, tick_ms)

@@ -14,7 +14,7 @@ from loguru import logger
 
 from actors import ActorError
 from deltaci.domain import run as runs
-from deltaci.domain.effects import AnalyzeAttempt, Effect, KeepRecipe, PlanRun, ReportRun
+from deltaci.domain.effects import AnalyzeAttempt, Effect, KeepRecipe, Notify, PlanRun, ReportRun
 from deltaci.domain.errors import DeltaError, ForgeRejected, ForgeUnavailable, PlanFailed, StoreError
 from deltaci.domain.events import Cause
 from deltaci.domain.machine import Refusal
@@ -24,12 +24,14 @@ from deltaci.domain.run import Run
 from deltaci.domain.states import RunState
 from deltaci.orchestrator import paths, recipes
 from deltaci.orchestrator.messages import Answer, DoRun, UsePlan, Wake
-from deltaci.orchestrator.ports import Analyzer, Planner, Ports, Reporter
+from deltaci.orchestrator.ports import Analyzer, Notifier, Planner, Ports, Reporter
 from deltaci.orchestrator.stored import Keeper, Patience
 from deltaci.store.port import Owe, Owed, Postpone, Settle
 
 # What this machine lacks, for a while
 OURS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EROFS})
+
+NOTIFICATIONS_AT_ONCE: Final = 4
 
 Spawn: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
 
@@ -45,6 +47,7 @@ class OutboxActor(Keeper[None]):
         planner: Planner,
         analyzer: Analyzer,
         reporter: Reporter,
+        notifier: Notifier,
         spawn: Spawn,
         under_way: dict[str, type[Effect]],
     ) -> None:
@@ -53,6 +56,7 @@ class OutboxActor(Keeper[None]):
         self.planner = planner
         self.analyzer = analyzer
         self.reporter = reporter
+        self.notifier = notifier
         self.spawn = spawn
         self.under_way = under_way
         self.unsettled: dict[str, int] = {}
@@ -62,6 +66,7 @@ class OutboxActor(Keeper[None]):
             AnalyzeAttempt: policy.analyses_at_once,
             ReportRun: policy.reports_at_once,
             KeepRecipe: 1,  # two of one repository would only be in each other's way
+            Notify: NOTIFICATIONS_AT_ONCE,
         }
 
     async def load(self) -> None:
@@ -158,6 +163,8 @@ class OutboxActor(Keeper[None]):
                 await self._analyze(job_id, attempt)
             case ReportRun(run_id):
                 await self.reporter.report(run_id)
+            case Notify(run_id):
+                await self.notifier.notify(run_id)
             case KeepRecipe(run_id):
                 await recipes.keep(self.ports.store, run_id, now_ms=self.ports.clock.now_ms())
 

@@ -25,7 +25,7 @@ from deltaci.planner.graph import ProjectGraph
 from deltaci.planner.impact import Difference, Named, locks_wanted, of_configured, of_projects
 from deltaci.planner.locks.reading import BYTES_MAX as LOCK_BYTES_MAX
 from deltaci.planner.named_projects import resolve
-from deltaci.planner.occasion import NO_OCCASION, Occasion, full_run
+from deltaci.planner.occasion import NO_OCCASION, Occasion, full_run, notify_rules
 from deltaci.planner.repository import Change, Files, RepositoryView, changed_paths
 from deltaci.planner.survey import Survey, lend
 from deltaci.planner.yaml_nodes import BYTES_MAX
@@ -121,7 +121,8 @@ class Planner:
                 graph = survey.structure().graph
                 known = _with_locks(difference, graph, survey, base_view)
                 named = named_projects(configuration, graph, known)
-            return from_configuration(configuration, difference, view.commit_sha, base_sha, notes, named)
+            plan = from_configuration(configuration, difference, view.commit_sha, base_sha, notes, named)
+            return msgspec.structs.replace(plan, notify=notify_rules(configuration.notify, occasion))
         difference = msgspec.structs.replace(difference, full_run=full_run(FullRun(), occasion))
         found = recipes.found(survey.structure(), recipe)
         return from_discovery(

@@ -13,7 +13,7 @@ import msgspec
 from deltaci.domain import job as jobs
 from deltaci.domain import run as runs
 from deltaci.domain.blueprint import Blueprint
-from deltaci.domain.effects import AnalyzeAttempt, Effect, KeepRecipe, PlanRun, ReportRun
+from deltaci.domain.effects import AnalyzeAttempt, Effect, KeepRecipe, Notify, PlanRun, ReportRun
 from deltaci.domain.errors import StoreUnavailable
 from deltaci.domain.events import RunKey
 from deltaci.domain.job import Job
@@ -381,6 +381,16 @@ class MemoryStore:
         live = (run for run in self._live_runs() if run.key.repo_id == repo_id and run.trigger.stream == stream)
         return tuple(sorted(run.id for run in live if run.id not in shared))
 
+    async def run_before(self, run_id: str) -> Run | None:
+        """The newest older run of the same stream that ended by itself."""
+        await self._beat()
+        run = self._runs.get(run_id)
+        if run is None:
+            return None
+        older = (one for one in self._runs.values() if is_of_stream(run, one) and one.id < run_id)
+        ended = [one for one in older if one.state in (RunState.SUCCEEDED, RunState.FAILED, RunState.TIMED_OUT)]
+        return max(ended, key=lambda one: one.id, default=None)
+
     def _shared_runs(self) -> set[str | None]:
         return {one.run_id for one in self._forges.all() if one.is_duplicate}
 
@@ -539,7 +549,7 @@ class MemoryStore:
             return None
         job_ids = self._jobs_of_run.get(run_id, ())
         plan, repo = self._plans.get(run_id), self._repos.get(run.key.repo_id)
-        own_keys = {PlanRun(run_id).key, ReportRun(run_id).key, KeepRecipe(run_id).key}
+        own_keys = {PlanRun(run_id).key, ReportRun(run_id).key, KeepRecipe(run_id).key, Notify(run_id).key}
         return Rows(
             journal_id=len(self._journal),
             run=run_row(run),

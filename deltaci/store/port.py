@@ -528,6 +528,11 @@ class Store(Protocol):
         """Ids of the runs of a stream that have not ended and are not shared, oldest first."""
         ...
 
+    async def run_before(self, run_id: str) -> Run | None:
+        """The newest run of the same non-empty stream that was created before `run_id` and has told whether the
+        stream is sound: it succeeded, failed or timed out."""
+        ...
+
     # deliveries and idempotent requests
     async def delivery(self, repo_id: str, delivery_id: str) -> Delivery | None: ...
     async def delivery_by_digest(self, repo_id: str, body_sha256: str) -> Delivery | None:

@@ -257,6 +257,11 @@ class SqliteStore:
         """Ids of the runs of a stream that have not ended and are not shared, oldest first."""
         return await self._read(reads.ids, "live_runs_of_stream", (repo_id, stream))
 
+    async def run_before(self, run_id: str) -> Run | None:
+        """The newest older run of the same stream that ended by itself."""
+        found = await self._read(reads.ids, "run_before", (run_id,))
+        return await self.load_run(found[0]) if found else None
+
     # ---- deliveries, replies, outbox -----------------------------------------------------------------------------
 
     async def delivery(self, repo_id: str, delivery_id: str) -> Delivery | None:

@@ -27,6 +27,8 @@ from deltaci.forge.post import forge_client
 from deltaci.forge.webhook import WebhookForge
 from deltaci.gateway.house import House
 from deltaci.metrics import ActorTelemetry, Telemetry
+from deltaci.notifier.channels import load as load_channels
+from deltaci.notifier.notifier import RunNotifier
 from deltaci.orchestrator.orchestrator import running
 from deltaci.orchestrator.ports import Policy
 from deltaci.planner.advisor import Advisor, HttpAdvisor, advised
@@ -114,6 +116,7 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
     directory.prepare(data)
     entropy = SystemEntropy()
     forges: Mapping[str, WebhookForge] = {"git": PlainGit(), "github": GitHub()}
+    channels = load_channels(settings.notifications)
     telemetry, space = Telemetry(), DiskSpace(data, settings.policy.disk_reserve_bytes)
     async with (
         SqliteStore.open(data / DATABASE_FILE) as store,
@@ -127,6 +130,7 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
             "github": GitHubResults(GitHubStatuses(client, clock)),
         }
         reporter = StatusReporter(store, results, base_url=settings.public_url or base_url, clock=clock)
+        notifier = RunNotifier(store, channels, base_url=settings.public_url or base_url, clock=clock)
         repositories = RepositoryPlanner(
             data,
             bounds=settings.planner,
@@ -145,6 +149,7 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
             planner=planner,
             analyzer=LogAnalyzer(store),
             reporter=reporter,
+            notifier=notifier,
             observer=telemetry,
             actor_observer=ActorTelemetry(telemetry),
             uptime_s=time.monotonic,

@@ -18,6 +18,7 @@ from deltaci.domain.machine import Move
 from deltaci.domain.states import AttemptState, JobState, LeaseState, RunState
 from deltaci.gateway.house import Limits
 from deltaci.invariants import catalogue
+from deltaci.notifier.channels import Notifications
 from deltaci.orchestrator.ports import Policy
 from deltaci.planner.bounds import Bounds
 from deltaci.planner.configuration import json_schema
@@ -106,6 +107,7 @@ def settings_page() -> str:
         ("`[policy]`", "policy_", Policy),
         ("`[planner]`", "planner_", Bounds),
         ("`[limits]`", "limits_", Limits),
+        ("`[notifications]`", "notifications_", Notifications),
     )
     for title, prefix, kind in tables:
         lines += ["", f"## {title}", "", "| setting | environment | default |", "|---|---|---|"]

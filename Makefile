@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Nx and Turborepo in the versions that the planner is compared with: once a machine, outside of the checkout.
 AGREEMENT := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/deltaci/agreement
+# What GitHub publishes of its API and its webhooks, which the tests in tests/forge are held against: likewise.
+FACTS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/deltaci/facts
 
-.PHONY: demo test agreement explore faults soak lint format bench docs simulate lock clean
+.PHONY: demo test agreement facts explore faults soak lint format bench docs simulate lock clean
 .DEFAULT_GOAL := test
 
 $(READY): requirements.lock pyproject.toml
@@ -27,6 +29,13 @@ agreement: ## install the real Nx and Turborepo, which the tests in tests/planne
 		cp tests/planner/agreement/package.json tests/planner/agreement/package-lock.json $(AGREEMENT).new && \
 		npm ci --prefix $(AGREEMENT).new --ignore-scripts --no-audit --no-fund --loglevel=error && \
 		mv $(AGREEMENT).new $(AGREEMENT); }
+
+facts: ## install GitHub's own description of its API and examples of its webhooks, for tests/forge; needs npm
+	@cmp -s tests/forge/facts/package-lock.json $(FACTS)/package-lock.json || { \
+		rm -rf $(FACTS) $(FACTS).new && mkdir -p $(FACTS).new && \
+		cp tests/forge/facts/package.json tests/forge/facts/package-lock.json $(FACTS).new && \
+		npm ci --prefix $(FACTS).new --ignore-scripts --no-audit --no-fund --loglevel=error && \
+		mv $(FACTS).new $(FACTS); }
 
 faults: $(READY) ## every fault against real processes; SLICE, as for pytest -k, takes a part of the long ones
 	$(BIN)/pytest -n auto tests/faults $(if $(SLICE),-m long -k "$(SLICE)")

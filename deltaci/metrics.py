@@ -20,6 +20,8 @@ from deltaci.domain.events import (
     RunEvent,
     type_name,
 )
+from deltaci.forge.breaker import BreakerState
+from deltaci.forge.client import Outcome
 from deltaci.orchestrator.runners import RunnerHub
 from deltaci.store.port import Store
 
@@ -55,6 +57,15 @@ class Telemetry:
             "deltaci_job_wait_seconds",
             "From the queueing of an attempt to its lease",
             buckets=WAIT_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.forge_requests = self._counter(
+            "deltaci_forge_requests", "Requests to forges, by what became of them", "host", "outcome"
+        )
+        self.forges_left_alone = Gauge(
+            "deltaci_forge_left_alone",
+            "1 while a forge that failed again and again is not asked",
+            ("host",),
             registry=self.registry,
         )
         self.rows = Gauge("deltaci_rows", "Rows in the store", ("table", "state"), registry=self.registry)
@@ -106,6 +117,14 @@ class Telemetry:
     def missed(self, what: str) -> None:
         """Count what a reconciler found."""
         self.missed_total.labels(what).inc()
+
+    def forge_asked(self, host: str, outcome: Outcome) -> None:
+        """Count what became of a request to a forge."""
+        self._count(self.forge_requests, host, outcome)
+
+    def forge_breaker(self, host: str, state: BreakerState) -> None:
+        """Show whether a forge is asked."""
+        self.forges_left_alone.labels(host).set(0 if state == "closed" else 1)
 
     async def render(self) -> bytes:
         """One exposition, with the store's counts as of now."""

@@ -11,6 +11,9 @@ from typing import Any, Final, Literal
 import msgspec
 
 from deltaci.domain.errors import ConfigError
+from deltaci.forge import settings as forges
+from deltaci.forge.client import HttpSettings
+from deltaci.forge.settings import GiteaSettings, GitHubSettings, GitLabSettings
 from deltaci.gateway.house import Limits
 from deltaci.notifier.channels import Notifications
 from deltaci.orchestrator.ports import Policy
@@ -27,6 +30,10 @@ TABLES: Final[Mapping[str, type[msgspec.Struct]]] = {
     "planner": Bounds,
     "limits": Limits,
     "notifications": Notifications,
+    "github": GitHubSettings,
+    "gitlab": GitLabSettings,
+    "gitea": GiteaSettings,
+    "http": HttpSettings,
 }
 # Read by the command line itself, not settings of the server
 NOT_SETTINGS: Final = frozenset({"DELTACI_URL", "DELTACI_TOKEN"})
@@ -53,6 +60,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     planner: Bounds = Bounds()
     limits: Limits = Limits()
     notifications: Notifications = Notifications()
+    github: GitHubSettings = GitHubSettings()
+    gitlab: GitLabSettings = GitLabSettings()
+    gitea: GiteaSettings = GiteaSettings()
+    http: HttpSettings = HttpSettings()
 
 
 def load(file: Path | None, environment: Mapping[str, str]) -> Settings:
@@ -104,6 +115,7 @@ def _check(settings: Settings) -> None:
             f"notifications.within_ms is {settings.notifications.within_ms}; give milliseconds from 1 to "
             f"{NOTIFICATION_MS_MAX}"
         )
+    forges.check(settings.github, settings.gitlab, settings.gitea, settings.http)
     if not 0 <= settings.shutdown_within_s <= DAY_S:
         raise ConfigError(f"shutdown_within_s is {settings.shutdown_within_s}; give seconds from 0 to {DAY_S}")
 

@@ -15,15 +15,24 @@ import loguru
 from loguru import logger
 
 from deltaci.analyzer.analyzer import LogAnalyzer
+from deltaci.domain.clock import Clock
 from deltaci.domain.events import SYSTEM
 from deltaci.domain.ids import hashed, new_id
 from deltaci.domain.plan import Plan
 from deltaci.domain.recipe import RecipeState
 from deltaci.domain.repo import Repo
 from deltaci.domain.run import Run
+from deltaci.forge.api import ForgeApi
+from deltaci.forge.budget import WriteBudget
+from deltaci.forge.client import ForgeClient, http_client
 from deltaci.forge.git import GitResults, PlainGit
-from deltaci.forge.github import GitHub, GitHubStatuses
-from deltaci.forge.post import forge_client
+from deltaci.forge.gitea_api import GiteaApi
+from deltaci.forge.github import GitHub
+from deltaci.forge.github_access import GitHubAccess
+from deltaci.forge.github_api import GitHubApi
+from deltaci.forge.github_app import GitHubApp, load_private_key
+from deltaci.forge.gitlab_api import GitLabApi
+from deltaci.forge.settings import webhook_secrets
 from deltaci.forge.webhook import WebhookForge
 from deltaci.gateway.house import House
 from deltaci.metrics import ActorTelemetry, Telemetry
@@ -115,19 +124,23 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
     """The whole house on the data directory `data`, everything that was under way going on. Leaving it closes it."""
     directory.prepare(data)
     entropy = SystemEntropy()
+    _app_secrets = webhook_secrets(settings.github)  # those that sign the App's webhooks
     forges: Mapping[str, WebhookForge] = {"git": PlainGit(), "github": GitHub()}
     channels = load_channels(settings.notifications)
     telemetry, space = Telemetry(), DiskSpace(data, settings.policy.disk_reserve_bytes)
     async with (
         SqliteStore.open(data / DATABASE_FILE) as store,
-        forge_client() as client,
+        http_client(settings.http) as client,
         AsyncExitStack() as leaving,
     ):
         clock = await _go_on(store, settings.policy)
         await _ensure_admin_token(store, data, clock)
+        jitter = random.Random(secrets.randbits(64))  # noqa: S311 - no secret
+        forge_client = ForgeClient(client, clock, jitter, observer=telemetry)
+        apis = forge_apis(forge_client, clock, settings)
         results: dict[str, ResultsPort] = {
-            "git": GitDocuments(GitResults(client, clock)),
-            "github": GitHubResults(GitHubStatuses(client, clock)),
+            "git": GitDocuments(GitResults(forge_client)),
+            "github": GitHubResults(apis["github"]),
         }
         reporter = StatusReporter(store, results, base_url=settings.public_url or base_url, clock=clock)
         notifier = RunNotifier(store, channels, base_url=settings.public_url or base_url, clock=clock)
@@ -144,7 +157,7 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
             store,
             clock=clock,
             entropy=entropy,
-            rng=random.Random(secrets.randbits(64)),  # noqa: S311 - jitter, no secret
+            rng=jitter,
             policy=settings.policy,
             planner=planner,
             analyzer=LogAnalyzer(store),
@@ -166,6 +179,25 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
                 make_token=make_token,
                 draining=anyio.Event(),
             )
+
+
+def forge_apis(client: ForgeClient, clock: Clock, settings: Settings) -> dict[str, ForgeApi]:
+    """What forges are asked through, by `Repo.forge`; raises `ConfigError` if a file of secrets cannot be used."""
+    github = settings.github
+    app = None
+    if github.app_id:
+        key = load_private_key(Path(github.private_key_file), setting="github.private_key_file")
+        app = GitHubApp(client, clock, api_url=github.api_url, client_id=str(github.app_id), private_key=key)
+    access = GitHubAccess(client, clock, api_url=github.api_url, web_url=github.web_url, app=app, budget=WriteBudget())
+    # Without a public address nobody knows under which one a forge calls us: then its path has to do.
+    here = settings.public_url.rstrip("/")
+    return {
+        "github": GitHubApi(access, hook_url=here and f"{here}/api/v1/webhooks/github"),
+        "gitlab": GitLabApi(
+            client, web_url=settings.gitlab.web_url, hook_url=here and f"{here}/api/v1/webhooks/gitlab"
+        ),
+        "gitea": GiteaApi(client, web_url=settings.gitea.web_url, hook_url=here and f"{here}/api/v1/webhooks/gitea"),
+    }
 
 
 async def _go_on(store: Store, policy: Policy) -> SystemClock:

@@ -16,6 +16,8 @@ import msgspec
 from deltaci.domain import attempt, job, lease, run
 from deltaci.domain.machine import Move
 from deltaci.domain.states import AttemptState, JobState, LeaseState, RunState
+from deltaci.forge.client import HttpSettings
+from deltaci.forge.settings import GiteaSettings, GitHubSettings, GitLabSettings
 from deltaci.gateway.house import Limits
 from deltaci.invariants import catalogue
 from deltaci.notifier.channels import Notifications
@@ -37,6 +39,9 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     moves: Mapping[str, Move[Any]]
     legal_in: Mapping[type[Any], frozenset[Any]] = {}
 
+
+# Tables of which the names do not say enough
+FORGE_PREFIXES: Final = frozenset({"github_", "gitlab_", "gitea_", "http_"})
 
 MACHINES: Final = (
     Machine(
@@ -108,9 +113,16 @@ def settings_page() -> str:
         ("`[planner]`", "planner_", Bounds),
         ("`[limits]`", "limits_", Limits),
         ("`[notifications]`", "notifications_", Notifications),
+        ("`[github]`", "github_", GitHubSettings),
+        ("`[gitlab]`", "gitlab_", GitLabSettings),
+        ("`[gitea]`", "gitea_", GiteaSettings),
+        ("`[http]`", "http_", HttpSettings),
     )
     for title, prefix, kind in tables:
-        lines += ["", f"## {title}", "", "| setting | environment | default |", "|---|---|---|"]
+        lines += ["", f"## {title}", ""]
+        if prefix in FORGE_PREFIXES:
+            lines += [*inspect.cleandoc(kind.__doc__ or "").splitlines(), ""]
+        lines += ["| setting | environment | default |", "|---|---|---|"]
         for field in msgspec.structs.fields(kind):
             if isinstance(field.default, msgspec.Struct):
                 continue

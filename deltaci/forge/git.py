@@ -19,10 +19,8 @@ from pathlib import Path
 from typing import Final
 
 import anyio.to_thread
-import httpx
 import msgspec
 
-from deltaci.domain.clock import Clock
 from deltaci.domain.errors import (
     BadSignature,
     ConfigError,
@@ -32,7 +30,7 @@ from deltaci.domain.errors import (
 )
 from deltaci.domain.events import Trigger
 from deltaci.domain.repo import Repo
-from deltaci.forge.post import DEFAULT_TIMEOUT_MS, post_json
+from deltaci.forge.client import Ask, ForgeClient
 from deltaci.forge.webhook import (
     AUTHOR_CHARACTERS_MAX,
     TITLE_CHARACTERS_MAX,
@@ -181,10 +179,8 @@ class GitResults:
     - any other path: a line of JSON is appended to that file, of which the last one of a commit counts.
     """
 
-    def __init__(self, client: httpx.AsyncClient, clock: Clock, *, timeout_ms: int = DEFAULT_TIMEOUT_MS) -> None:
+    def __init__(self, client: ForgeClient) -> None:
         self._client = client
-        self._clock = clock
-        self._timeout_ms = timeout_ms
 
     async def publish(self, repo: Repo, commit_sha: str, document: bytes, *, key: str) -> None:
         """Publish `document`, a JSON object without line breaks; doing it again does no harm.
@@ -209,20 +205,16 @@ class GitResults:
             raise kind(f"cannot {asked}: {error.strerror}") from error
 
     async def _post(self, repo: Repo, document: bytes, key: str, asked: str) -> None:
-        await post_json(
-            self._client,
-            repo.report_to,
-            document,
-            headers={
-                REPO_HEADER: repo.name,
-                EVENT_HEADER: "result",
-                DELIVERY_HEADER: key,
-                SIGNATURE_HEADER: signature(repo.secret, document),
-            },
-            asked=asked,
-            timeout_ms=self._timeout_ms,
-            now_ms=self._clock.now_ms,
-        )
+        scheme, _, rest = repo.report_to.partition("://")
+        place, slash, path = rest.partition("/")
+        headers = {
+            REPO_HEADER: repo.name,
+            EVENT_HEADER: "result",
+            DELIVERY_HEADER: key,
+            SIGNATURE_HEADER: signature(repo.secret, document),
+        }
+        ask = Ask(method="POST", path=f"{slash}{path}", asked=asked, body=document, headers=headers, is_repeatable=True)
+        await self._client.send(f"{scheme}://{place}", ask)
 
 
 def _write_result(path: Path, is_directory: bool, commit_sha: str, document: bytes) -> None:

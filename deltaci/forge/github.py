@@ -1,23 +1,18 @@
-"""GitHub: its webhooks in, commit statuses out.
+"""GitHub's webhooks.
 
 Rule 1: one secret may sign for many repositories: the signature is checked first, then the name is read, and the
         repository is looked for among those registered with the secret that signed.
 Rule 2: an event that starts nothing says why.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Annotated, Final
-from urllib.parse import quote
 
-import httpx
 import msgspec
 
-from deltaci.domain.clock import Clock
-from deltaci.domain.errors import BadSignature, ForgeRejected, MalformedRequest, NotFound
+from deltaci.domain.errors import BadSignature, MalformedRequest, NotFound
 from deltaci.domain.events import Trigger
 from deltaci.domain.repo import Repo
-from deltaci.forge.post import DEFAULT_TIMEOUT_MS, post_json
 from deltaci.forge.webhook import (
     AUTHOR_CHARACTERS_MAX,
     TITLE_CHARACTERS_MAX,
@@ -39,12 +34,9 @@ EVENT_HEADER: Final = "x-github-event"
 DELIVERY_HEADER: Final = "x-github-delivery"
 
 STARTING_ACTIONS: Final = frozenset({"opened", "synchronize", "reopened", "ready_for_review"})
-DESCRIPTION_CHARACTERS_MAX: Final = 140
 # GitHub allows 100 of at most 50 characters each
 LABELS_MAX: Final = 100
 LABEL_CHARACTERS_MAX: Final = 100
-
-_FULL_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}/[A-Za-z0-9_.-]{1,100}", re.ASCII)
 
 # ---- payloads: the fields we read, and nothing else --------------------------------------------------------------
 
@@ -225,51 +217,3 @@ def _labels(pull_request: _PullRequest) -> tuple[str, ...]:
 
 def _who(person: _Person | None) -> str:
     return "" if person is None else person.login or person.username or person.name or ""
-
-
-# ---- statuses out ------------------------------------------------------------------------------------------------
-
-
-class GitHubStatuses:
-    """Sets commit statuses, one request each, with the repository's own token."""
-
-    def __init__(self, client: httpx.AsyncClient, clock: Clock, *, timeout_ms: int = DEFAULT_TIMEOUT_MS) -> None:
-        self._client = client
-        self._clock = clock
-        self._timeout_ms = timeout_ms
-
-    async def set_status(
-        self, repo: Repo, commit_sha: str, *, state: str, context: str, description: str, target_url: str = ""
-    ) -> None:
-        """Set the status `context` of a commit; setting it again to the same changes nothing that people see.
-
-        Args:
-            state: `pending`, `success`, `failure` or `error`.
-            description: cut to 140 characters, which is what GitHub takes.
-        Raises:
-            ForgeUnavailable: GitHub does not answer or asks to wait (`retry_after_ms`); try again later.
-            ForgeRejected: it will never work like this: no right, no such repository or commit, a wrong request.
-        """
-        asked = f"set the status {context} to {state} on {one_line(repo.name, 200)}@{commit_sha}"
-        if _FULL_NAME.fullmatch(repo.name) is None or {".", ".."} & set(repo.name.split("/")):
-            raise ForgeRejected(f"cannot {asked}: the repository's name is not of the form owner/name")
-        if not repo.api_token:
-            raise ForgeRejected(f"cannot {asked}: the repository has no API token; add one that may write statuses")
-        body = {
-            "state": state,
-            "context": context,
-            "description": one_line(description, DESCRIPTION_CHARACTERS_MAX),
-        } | ({"target_url": target_url} if target_url else {})
-        await post_json(
-            self._client,
-            f"{repo.report_to.rstrip('/')}/repos/{repo.name}/statuses/{quote(commit_sha, safe='')}",
-            msgspec.json.encode(body),
-            headers={
-                "authorization": f"Bearer {repo.api_token}",
-                "accept": "application/vnd.github+json",
-                "x-github-api-version": "2022-11-28",
-            },
-            asked=asked,
-            timeout_ms=self._timeout_ms,
-            now_ms=self._clock.now_ms,
-        )

@@ -1,19 +1,30 @@
-"""How each kind of forge is told: commit statuses on GitHub, one document for plain git."""
+"""How each kind of forge is told: commit statuses, or one document for plain git."""
+
+from collections.abc import Mapping
+from typing import Final
 
 from deltaci.domain.repo import Repo
 from deltaci.domain.run import Run
+from deltaci.forge.api import ForgeApi, Status, StatusState
 from deltaci.forge.git import GitResults
-from deltaci.forge.github import GitHubStatuses
-from deltaci.reporter.desired import Check, desired, digest
+from deltaci.reporter.desired import Check, CheckState, desired, digest
 from deltaci.reporter.document import document, document_digest
 from deltaci.reporter.reporter import Snapshot, Telling
+
+# A check does not tell waiting from running
+STATES: Final[Mapping[CheckState, StatusState]] = {
+    "pending": "running",
+    "success": "success",
+    "failure": "failure",
+    "error": "error",
+}
 
 
 class GitHubResults:
     """A commit status for each job, and one for the run."""
 
-    def __init__(self, statuses: GitHubStatuses) -> None:
-        self._statuses = statuses
+    def __init__(self, api: ForgeApi) -> None:
+        self._api = api
 
     def wanted(self, snapshot: Snapshot) -> tuple[Telling, ...]:
         """See `ResultsPort`."""
@@ -24,14 +35,14 @@ class GitHubResults:
         """See `ResultsPort`."""
         check = telling.body
         assert isinstance(check, Check), "`wanted` makes them"
-        await self._statuses.set_status(
-            repo,
-            run.trigger.commit_sha,
-            state=check.state,
+        status = Status(
             context=check.context,
+            state=STATES[check.state],
             description=check.description,
             target_url=check.target_url,
+            ref=run.trigger.ref,
         )
+        await self._api.set_status(repo, run.trigger.commit_sha, status)
 
 
 class GitDocuments:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from deltaci.domain.errors import ConfigError
+from deltaci.forge.settings import GitHubSettings, webhook_secrets
 from deltaci.settings import Settings, load
 
 
@@ -78,3 +79,64 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     """Not a default in its place: somebody wanted those settings."""
     with pytest.raises(ConfigError, match=r"nowhere\.toml"):
         load(tmp_path / "nowhere.toml", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[github]\napi_url = "ftp://x"', "github.api_url is not an address"),
+        ('[github]\napi_url = "https://me:secret@host"', "github.api_url is not an address"),
+        ('[github]\napi_url = ""', "github.api_url is empty"),
+        ("[github]\napp_id = 5", "github.app_id and github.private_key_file belong together"),
+        ('[github]\nprivate_key_file = "x"', "github.app_id and github.private_key_file belong together"),
+        ('[github]\ntoken = "x"', "github.token: no such setting"),
+        ('[gitea]\nweb_url = "gitea"', "gitea.web_url is not an address"),
+        ('[http]\nproxy = "socks"', "http.proxy is not an address"),
+    ],
+)
+def test_a_forge_that_cannot_be_asked_is_told_at_the_start(tmp_path: Path, text: str, says: str) -> None:
+    """Not when the first webhook comes; and nothing of a secret that somebody put there."""
+    file = tmp_path / "config.toml"
+    file.write_text(text)
+
+    with pytest.raises(ConfigError) as refused:
+        load(file, {})
+
+    assert says in str(refused.value)
+    assert "secret" not in str(refused.value).replace("webhook_secret_file", "")
+
+
+def test_the_app_may_be_named_by_number_or_client_id(tmp_path: Path) -> None:
+    """GitHub shows both, and takes both."""
+    file = tmp_path / "config.toml"
+    file.write_text('[github]\napp_id = 5\nprivate_key_file = "k"\n')
+
+    assert load(file, {}).github.app_id == 5
+    assert load(file, {"DELTACI_GITHUB_APP_ID": "Iv1.x"}).github.app_id == "Iv1.x"
+
+
+@pytest.mark.parametrize(
+    ("content", "secrets"),
+    [("a" * 16, ("a" * 16,)), (f"{'a' * 16}\n\n{'b' * 16}\n", ("a" * 16, "b" * 16))],
+)
+def test_the_secret_of_webhooks_is_read_from_its_file(tmp_path: Path, content: str, secrets: tuple[str, ...]) -> None:
+    """Two lines hold while it is being changed."""
+    file = tmp_path / "secret"
+    file.write_text(content)
+
+    assert webhook_secrets(GitHubSettings(webhook_secret_file=str(file))) == secrets
+    assert webhook_secrets(GitHubSettings()) == ()
+
+
+@pytest.mark.parametrize("content", [b"", b"short-secret", b"a" * 16 + b"\n" + b"b" * 16 + b"\n" + b"c" * 16, b"\xff"])
+def test_a_file_that_holds_no_secret_is_told_at_the_start(tmp_path: Path, content: bytes) -> None:
+    """An empty secret would sign everybody's webhooks; what the file holds is not shown."""
+    file = tmp_path / "hook"
+    file.write_bytes(content)
+
+    with pytest.raises(ConfigError, match=r"github\.webhook_secret_file is") as refused:
+        webhook_secrets(GitHubSettings(webhook_secret_file=str(file)))
+
+    assert "short-secret" not in str(refused.value)
+    with pytest.raises(ConfigError, match="No such file"):
+        webhook_secrets(GitHubSettings(webhook_secret_file=str(tmp_path / "none")))

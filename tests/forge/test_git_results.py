@@ -11,10 +11,10 @@ import pytest
 from deltaci.domain.errors import ForgeRejected, ForgeUnavailable
 from deltaci.domain.repo import Repo
 from deltaci.forge.git import GitResults
-from deltaci.forge.post import forge_client
 from deltaci.forge.webhook import signature
+from tests.forge.asking import asking
 from tests.forge.hooks import NEW, OLD, a_repo
-from tests.forge.loopback import FixedClock, Say, serving
+from tests.forge.loopback import Say, serving
 
 pytestmark = pytest.mark.anyio
 FIRST = b'{"state":"pending"}'
@@ -23,8 +23,8 @@ LAST = b'{"state":"success"}'
 
 @pytest.fixture
 async def results() -> AsyncIterator[GitResults]:
-    async with forge_client() as client:
-        yield GitResults(client, FixedClock(), timeout_ms=5_000)
+    async with asking() as client:
+        yield GitResults(client)
 
 
 def files_of(directory: Path) -> dict[str, bytes]:

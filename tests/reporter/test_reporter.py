@@ -15,12 +15,13 @@ from deltaci.domain.repo import Latest, Repo
 from deltaci.domain.run import Run
 from deltaci.domain.states import EndReason, JobState, RunState
 from deltaci.forge.git import GitResults
-from deltaci.forge.github import GitHubStatuses
-from deltaci.forge.post import forge_client
+from deltaci.forge.github_access import GitHubAccess
+from deltaci.forge.github_api import GitHubApi
 from deltaci.reporter.desired import Check, desired, digest
 from deltaci.reporter.reporter import Snapshot, StatusReporter, Telling
 from deltaci.reporter.results import GitDocuments, GitHubResults
 from deltaci.store.port import Explanation, Reported, Store, Write
+from tests.forge.asking import asking
 from tests.forge.loopback import FixedClock, Say, serving
 from tests.reporter.runs import RUN_ID, SHA, a_job, a_run, failed, refs, succeeded
 
@@ -273,8 +274,8 @@ async def test_github_gets_statuses_over_a_real_socket() -> None:
     assert store.repo is not None
     with serving(Say(201), Say(502), Say(201)) as github:
         store.repo = msgspec.structs.replace(store.repo, report_to=github.url)
-        async with forge_client() as client:
-            results = GitHubResults(GitHubStatuses(client, FixedClock()))
+        async with asking(pace={"tries_max": 1}) as client:
+            results = GitHubResults(GitHubApi(GitHubAccess(client, FixedClock())))
             reporter = StatusReporter(store, {"github": results}, URL, FixedClock())
             with pytest.raises(ForgeUnavailable):
                 await reporter.report(RUN_ID)
@@ -296,8 +297,8 @@ async def test_plain_git_gets_a_document_a_commit(tmp_path: Path) -> None:
     store = OneRun(a_job("test"))
     assert store.repo is not None
     store.repo = msgspec.structs.replace(store.repo, forge="git", report_to=str(tmp_path / "results.jsonl"))
-    async with forge_client() as client:
-        reporter = StatusReporter(store, {"git": GitDocuments(GitResults(client, FixedClock()))}, URL, FixedClock())
+    async with asking() as client:
+        reporter = StatusReporter(store, {"git": GitDocuments(GitResults(client))}, URL, FixedClock())
         await reporter.report(RUN_ID)
         await reporter.report(RUN_ID)
         store.jobs = (succeeded("test"),)

@@ -14,6 +14,8 @@ from deltaci.domain.errors import ForgeRejected, ForgeUnavailable, PlanFailed
 from deltaci.domain.plan import Plan, PlannedJob, Reason, Step
 from deltaci.domain.repo import Repo
 from deltaci.domain.run import Run
+from deltaci.forge.api import Status
+from deltaci.forge.github_api import STATES
 from tests.simulation.world import PlantedCrash, World
 
 LABELS: Final = ("linux", "arm")
@@ -82,11 +84,10 @@ class SimulatedForge:
         self._world = world
         self.told: dict[str, list[Told]] = defaultdict(list)  # by repository
 
-    async def set_status(
-        self, repo: Repo, commit_sha: str, *, state: str, context: str, description: str, target_url: str = ""
-    ) -> None:
+    async def set_status(self, repo: Repo, commit_sha: str, status: Status) -> None:
         """As GitHub's client does."""
-        await self._hear(repo, Told(commit_sha, context, state, f"{description} {target_url}".encode()))
+        text = f"{status.description} {status.target_url}".encode()
+        await self._hear(repo, Told(commit_sha, status.context, STATES[status.state], text))
 
     async def publish(self, repo: Repo, commit_sha: str, document: bytes, *, key: str) -> None:
         """As the client for plain git does."""

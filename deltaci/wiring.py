@@ -178,7 +178,20 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
                 limits=settings.limits,
                 make_token=make_token,
                 draining=anyio.Event(),
+                apis=apis,
+                public_url=settings.public_url,
+                secret_files=secret_files(settings),
             )
+
+
+def secret_files(settings: Settings) -> dict[str, str]:
+    """The files of secrets that the settings name, by setting."""
+    named = {
+        "notifications.channels_file": settings.notifications.channels_file,
+        "github.private_key_file": settings.github.private_key_file,
+        "github.webhook_secret_file": settings.github.webhook_secret_file,
+    }
+    return {setting: file for setting, file in named.items() if file}
 
 
 def forge_apis(client: ForgeClient, clock: Clock, settings: Settings) -> dict[str, ForgeApi]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import click
+from rich.table import Table
 
 from deltaci.cli import show
 from deltaci.cli.api import Api, with_api
@@ -59,9 +60,12 @@ def _print(findings: list[tuple[str, Any]], bad: int) -> None:
         if subject != about:
             about = subject
             console.print(f"[bold]{show.text(subject)}[/]")
-        mark = "[green]ok [/]" if one["is_good"] else "[red]BAD[/]"
         detail = f": {show.text(one['detail'])}" if one["detail"] else ""
-        console.print(f"  {mark} {show.text(one['what'])}{detail}")
+        said = Table.grid(padding=(0, 1))
+        for width in (1, 3, None):
+            said.add_column(width=width)
+        said.add_row(" ", "[green]ok[/]" if one["is_good"] else "[red]BAD[/]", f"{show.text(one['what'])}{detail}")
         if one["advice"]:
-            console.print(f"      -> {show.text(one['advice'])}")
+            said.add_row(" ", "", f"-> {show.text(one['advice'])}")
+        console.print(said)
     console.print(f"{bad} of {len(findings)} are not as they should be" if bad else "everything is as it should be")

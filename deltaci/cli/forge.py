@@ -1,14 +1,20 @@
 """The commands that help to attach a forge: what to give it, printed here."""
 
+import html
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import click
 
 from deltaci.cli import show
 
 NAME_CHARACTERS_MAX: Final = 34
-HOMEPAGE: Final = "https://github.com/apps"
+PAGE: Final = """<!doctype html>
+<title>Create a GitHub App for Delta CI</title>
+<form action="{action}" method="post">
+<textarea name="manifest" rows="32" cols="100">{manifest}</textarea>
+<p><button>Create the App at GitHub</button></p>
+</form>"""
 
 
 @click.group()
@@ -19,9 +25,18 @@ def forge() -> None:
 @forge.command("manifest")
 @click.option("--url", required=True, help="Where GitHub reaches this server: https://ci.example.org")
 @click.option("--name", default="Delta CI", help="What the App is called; no other App of GitHub may be.")
-def manifest(url: str, name: str) -> None:
-    """Print the manifest of a GitHub App for the server at URL, as JSON."""
-    click.echo(show.as_json(app_manifest(url, name)))
+@click.option("--html", "is_html", is_flag=True, help="A page with a button that takes it to GitHub.")
+@click.option("--organization", help="Whose App it is to be; yours, if this is left out. With --html.")
+@click.option("--github-url", default="https://github.com", help="Where people find GitHub. With --html.")
+def manifest(url: str, name: str, is_html: bool, organization: str | None, github_url: str) -> None:
+    """Print the manifest of a GitHub App for the server at URL, as JSON or as a page that creates it."""
+    text = show.as_json(app_manifest(url, name))
+    if not is_html:
+        click.echo(text)
+        return
+    owner = f"organizations/{quote(organization, safe='')}/" if organization else ""
+    action = f"{github_url.rstrip('/')}/{owner}settings/apps/new"
+    click.echo(PAGE.format(action=html.escape(action), manifest=html.escape(text)))
 
 
 def app_manifest(url: str, name: str) -> dict[str, Any]:

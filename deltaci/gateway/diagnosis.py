@@ -120,7 +120,7 @@ def of_debts(debts: Sequence[Owed], names: Mapping[str, str]) -> Iterator[Findin
             what=f"refused: {names.get(owed.effect.key, owed.effect.key)}",
             is_good=False,
             detail=owed.error,
-            advice="mend the cause; it is not tried again by itself, the next change of the run is",
+            advice="mend the cause for what comes next; this one is not tried again by itself",
         )
     for owed in reversed(failing[-LISTED_MAX:]):
         yield Finding(

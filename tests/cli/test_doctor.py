@@ -23,7 +23,6 @@ def printed(monkeypatch: pytest.MonkeyPatch, *words: str, **repos: Any) -> Any:
         return {"now_ms": doctor.time.time_ns() // 1_000_000, "server": [GOOD], "repos": repos}
 
     monkeypatch.setattr(Api, "get", get)
-    monkeypatch.setattr(doctor.console, "file", None)
     return CliRunner().invoke(doctor.doctor, [*words, "--server", "http://x"], env={"DELTACI_TOKEN": "t"})
 
 

@@ -16,7 +16,7 @@ from deltaci.store.port import Reported, Store
 
 # For so long after a run's end it is worth waiting for the explanations of what failed.
 EXPLAINED_WITHIN_MS: Final = 15_000
-LOOK_AGAIN_MS: Final = 1_000
+LOOK_AGAIN_MS: Final = 300
 # News of yesterday is none.
 GIVE_UP_AFTER_MS: Final = 24 * 3_600_000
 

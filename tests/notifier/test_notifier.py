@@ -123,7 +123,7 @@ async def test_the_explanation_is_waited_for_but_not_for_long(store: Ended) -> N
     sender, store.why = FakeChannels(), ()
     with pytest.raises(ForgeUnavailable) as caught:
         await a_notifier(store, sender, EXPLAINED_WITHIN_MS - 1).notify("run_x")
-    assert (caught.value.retry_after_ms, sender.sent) == (1_000, [])
+    assert (caught.value.retry_after_ms, sender.sent) == (300, [])
 
     await a_notifier(store, sender, EXPLAINED_WITHIN_MS).notify("run_x")
 

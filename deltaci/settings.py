@@ -15,6 +15,7 @@ from deltaci.forge import settings as forges
 from deltaci.forge.client import HttpSettings
 from deltaci.forge.settings import GiteaSettings, GitHubSettings, GitLabSettings
 from deltaci.gateway.house import Limits
+from deltaci.notifier.channels import Notifications
 from deltaci.orchestrator.ports import Policy
 from deltaci.planner.bounds import Bounds
 
@@ -23,10 +24,12 @@ NUMBER_MAX: Final = 2**53 - 1
 PORT_MAX: Final = 65_535
 DAY_S: Final = 86_400
 ADVISOR_MS_MAX: Final = 60_000
+NOTIFICATION_MS_MAX: Final = 600_000
 TABLES: Final[Mapping[str, type[msgspec.Struct]]] = {
     "policy": Policy,
     "planner": Bounds,
     "limits": Limits,
+    "notifications": Notifications,
     "github": GitHubSettings,
     "gitlab": GitLabSettings,
     "gitea": GiteaSettings,
@@ -58,6 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     policy: Policy = Policy()
     planner: Bounds = Bounds()
     limits: Limits = Limits()
+    notifications: Notifications = Notifications()
     github: GitHubSettings = GitHubSettings()
     gitlab: GitLabSettings = GitLabSettings()
     gitea: GiteaSettings = GiteaSettings()
@@ -109,6 +113,11 @@ def _check(settings: Settings) -> None:
         raise ConfigError(f"advisor_url is {settings.advisor_url!r}; give an http or https address, or nothing")
     if not 1 <= settings.advisor_ms <= ADVISOR_MS_MAX:
         raise ConfigError(f"advisor_ms is {settings.advisor_ms}; give milliseconds from 1 to {ADVISOR_MS_MAX}")
+    if not 1 <= settings.notifications.within_ms <= NOTIFICATION_MS_MAX:
+        raise ConfigError(
+            f"notifications.within_ms is {settings.notifications.within_ms}; give milliseconds from 1 to "
+            f"{NOTIFICATION_MS_MAX}"
+        )
     forges.check(settings.github, settings.gitlab, settings.gitea, settings.http)
     if not 0 <= settings.shutdown_within_s <= DAY_S:
         raise ConfigError(f"shutdown_within_s is {settings.shutdown_within_s}; give seconds from 0 to {DAY_S}")
@@ -132,7 +141,6 @@ def _put(raw: dict[str, Any], name: str, text: str) -> None:
             return
     if key not in Settings.__struct_fields__ or key in TABLES:
         known = [field for field in Settings.__struct_fields__ if field not in TABLES]
-        raise ConfigError(
-            f"{name}: no such setting; there are {', '.join(known)}, {', '.join(f'{table}_*' for table in TABLES)}"
-        )
+        tables = ", ".join(f"{table}_*" for table in TABLES)
+        raise ConfigError(f"{name}: no such setting; there are {', '.join(known)}, {tables}")
     raw[key] = text

@@ -41,6 +41,8 @@ from deltaci.forge.settings import webhook_secrets
 from deltaci.forge.webhook import WebhookForge
 from deltaci.gateway.house import House
 from deltaci.metrics import ActorTelemetry, Telemetry
+from deltaci.notifier.channels import load as load_channels
+from deltaci.notifier.notifier import RunNotifier
 from deltaci.orchestrator.orchestrator import running
 from deltaci.orchestrator.ports import AppHome, Policy
 from deltaci.planner.advisor import Advisor, HttpAdvisor, advised
@@ -154,6 +156,7 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
     directory.prepare(data)
     entropy = SystemEntropy()
     forges = webhook_forges(webhook_secrets(settings.github), app_id=str(settings.github.app_id or ""))
+    channels = load_channels(settings.notifications)
     telemetry, space = Telemetry(), DiskSpace(data, settings.policy.disk_reserve_bytes)
     async with (
         SqliteStore.open(data / DATABASE_FILE) as store,
@@ -178,6 +181,7 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
             budget=budget,
             reports=ArtifactReports(store, artifacts, lambda repo: Sanitizer(secrets_of(repo)).clean),
         )
+        notifier = RunNotifier(store, channels, base_url=settings.public_url or base_url, clock=clock)
         repositories = RepositoryPlanner(
             data,
             bounds=settings.planner,
@@ -196,6 +200,7 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
             planner=planner,
             analyzer=LogAnalyzer(store),
             reporter=reporter,
+            notifier=notifier,
             observer=telemetry,
             actor_observer=ActorTelemetry(telemetry),
             uptime_s=time.monotonic,
@@ -214,7 +219,20 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
                 limits=settings.limits,
                 make_token=make_token,
                 draining=anyio.Event(),
+                apis=apis,
+                public_url=settings.public_url,
+                secret_files=secret_files(settings),
             )
+
+
+def secret_files(settings: Settings) -> dict[str, str]:
+    """The files of secrets that the settings name, by setting."""
+    named = {
+        "notifications.channels_file": settings.notifications.channels_file,
+        "github.private_key_file": settings.github.private_key_file,
+        "github.webhook_secret_file": settings.github.webhook_secret_file,
+    }
+    return {setting: file for setting, file in named.items() if file}
 
 
 def results_of(api: ForgeApi, comments: Comments) -> ResultsPort:

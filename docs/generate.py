@@ -20,6 +20,7 @@ from deltaci.forge.client import HttpSettings
 from deltaci.forge.settings import GiteaSettings, GitHubSettings, GitLabSettings
 from deltaci.gateway.house import Limits
 from deltaci.invariants import catalogue
+from deltaci.notifier.channels import Notifications
 from deltaci.orchestrator.ports import Policy
 from deltaci.planner.bounds import Bounds
 from deltaci.planner.configuration import json_schema
@@ -111,6 +112,7 @@ def settings_page() -> str:
         ("`[policy]`", "policy_", Policy),
         ("`[planner]`", "planner_", Bounds),
         ("`[limits]`", "limits_", Limits),
+        ("`[notifications]`", "notifications_", Notifications),
         ("`[github]`", "github_", GitHubSettings),
         ("`[gitlab]`", "gitlab_", GitLabSettings),
         ("`[gitea]`", "gitea_", GiteaSettings),

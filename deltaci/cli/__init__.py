@@ -14,6 +14,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "exec": ("plan", "execute"),
     "serve": ("serve", "serve"),
     "lint": ("lint", "lint"),
+    "doctor": ("doctor", "doctor"),
+    "forge": ("forge", "forge"),
     "verify": ("verify", "verify"),
     "backup": ("backup", "backup"),
     "restore": ("backup", "restore"),

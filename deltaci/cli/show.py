@@ -5,6 +5,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -309,3 +310,8 @@ def _actor_line(node: dict[str, Any]) -> str:
     if node["restarts"]:
         facts.append(f"[yellow]restarts={node['restarts']} last crash: {text(node['last_crash'])}[/]")
     return " ".join(facts)
+
+
+def as_json(value: Any) -> str:
+    """A value as JSON for people, indented."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()

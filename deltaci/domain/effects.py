@@ -86,4 +86,15 @@ class CancelRun(_Effect, frozen=True):
         return f"cancel:{self.run_id}"
 
 
-Effect: TypeAlias = PlanRun | AnalyzeAttempt | ReportRun | KeepRecipe | ActOnDelivery | CancelRun
+class Notify(_Effect, frozen=True):
+    """Tell the people who want to know that the run is over."""
+
+    run_id: str
+
+    @property
+    def key(self) -> str:
+        """Unique among all debts."""
+        return f"notify:{self.run_id}"
+
+
+Effect: TypeAlias = PlanRun | AnalyzeAttempt | ReportRun | KeepRecipe | ActOnDelivery | CancelRun | Notify

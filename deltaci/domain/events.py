@@ -100,11 +100,15 @@ class JobRef(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class PlanAdopted(_Event, frozen=True, kw_only=True):
-    """`has_blueprint`: what the plan was made from is stored with it, and the run's end has a say about recipes."""
+    """`has_blueprint`: what the plan was made from is stored with it, and the run's end has a say about recipes.
+
+    `is_notifying`: somebody may want to be told of the run's end.
+    """
 
     plan_digest: str
     jobs: tuple[JobRef, ...]
     has_blueprint: bool = False
+    is_notifying: bool = False
 
 
 class RunStarted(_Event, frozen=True, kw_only=True):

@@ -19,6 +19,9 @@ PLAN_VERSION: Final = 1
 Policy: TypeAlias = Literal["required", "allow_failure"]
 Source: TypeAlias = Literal["configuration", "recipe", "discovery"]
 
+# What the end of a run can be to those who are told of it; one that succeeds after one that failed is both.
+Happening: TypeAlias = Literal["succeeded", "failed", "recovered", "canceled"]
+
 JOBS_MAX: Final = 1_000
 MATRIX_MAX: Final = 256
 
@@ -74,13 +77,20 @@ class PlannedProject(_Frozen, frozen=True, kw_only=True):
     depends_on: tuple[str, ...] = ()
 
 
+class NotifyRule(_Frozen, frozen=True, kw_only=True):
+    """Tell the channel of this name, which the server knows the address of, when the run ends in one of these ways."""
+
+    channel: str
+    on: tuple[Happening, ...]
+
+
 class Plan(_Frozen, frozen=True, kw_only=True):
     """The jobs of one run in topological order (needs first), and where they come from.
 
     `base_sha` is None when the base is unknown (first push, force push): then everything runs. `projects` are those
     that the change touches, sorted by id. `advice` is what an advisor said about it, for people alone. `blueprint` is
     what a plan from discovery or a recipe was made from, for the recipe that its run may become: it is stored beside
-    the plan, and not in it. Neither is part of the digest.
+    the plan, and not in it. Neither is part of the digest. `notify` holds the rules that are about this run's branch.
     """
 
     commit_sha: str
@@ -92,6 +102,7 @@ class Plan(_Frozen, frozen=True, kw_only=True):
     projects: tuple[PlannedProject, ...] = ()
     advice: str = ""
     blueprint: Blueprint | None = None
+    notify: tuple[NotifyRule, ...] = ()
     version: int = PLAN_VERSION
 
 

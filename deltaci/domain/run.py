@@ -13,7 +13,7 @@ from typing import Final, TypeAlias, assert_never
 
 import msgspec
 
-from deltaci.domain.effects import Effect, KeepRecipe, PlanRun, ReportRun
+from deltaci.domain.effects import Effect, KeepRecipe, Notify, PlanRun, ReportRun
 from deltaci.domain.events import (
     Hold,
     JobRef,
@@ -73,7 +73,8 @@ class CancelIntent(msgspec.Struct, frozen=True):
 class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A run as stored. `revision` is the number of its events; `jobs` is empty until a plan is adopted.
 
-    `has_blueprint`: what its plan was made from is kept until its end has been told to the recipes.
+    `has_blueprint`: what its plan was made from is kept until its end has been told to the recipes. `is_notifying`: its
+    plan says who is to be told of its end.
     `hold`: what it had to wait for before it was planned; `approved_by` and `approved_at_ms`: who ended that, and when.
     """
 
@@ -89,6 +90,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     jobs: tuple[JobRef, ...] = ()
     plan_digest: str = ""
     has_blueprint: bool = False
+    is_notifying: bool = False
     cancel: CancelIntent | None = None
     hold: Hold = ""
     hold_within_ms: int = 0
@@ -144,11 +146,15 @@ class StartPlanning(_Command, frozen=True, kw_only=True):
 
 
 class AdoptPlan(_Command, frozen=True, kw_only=True):
-    """The planner answered with these jobs; `has_blueprint`: what they were made from is stored as well."""
+    """The planner answered with these jobs; `has_blueprint`: what they were made from is stored as well.
+
+    `is_notifying`: the plan says who is to be told of the run's end.
+    """
 
     plan_digest: str
     jobs: tuple[JobRef, ...]
     has_blueprint: bool = False
+    is_notifying: bool = False
 
 
 class FailPlan(_Command, frozen=True, kw_only=True):
@@ -369,6 +375,8 @@ def _stepped(run: Run, events: tuple[RunEvent, ...], effects: tuple[Effect, ...]
         effects = (*effects, ReportRun(run.id))
         if after.state.is_final and after.has_blueprint:
             effects = (*effects, KeepRecipe(run.id))
+        if after.state.is_final and after.is_notifying:
+            effects = (*effects, Notify(run.id))
     return Step(after, events, effects)
 
 
@@ -381,7 +389,11 @@ def _approve(run: Run, by: str, now_ms: int) -> Step[Run]:
 
 def _adopt(run: Run, command: AdoptPlan, now_ms: int) -> Step[Run]:
     adopted = PlanAdopted(
-        at_ms=now_ms, plan_digest=command.plan_digest, jobs=command.jobs, has_blueprint=command.has_blueprint
+        at_ms=now_ms,
+        plan_digest=command.plan_digest,
+        jobs=command.jobs,
+        has_blueprint=command.has_blueprint,
+        is_notifying=command.is_notifying,
     )
     if command.jobs:
         return _stepped(run, (adopted,))
@@ -451,6 +463,7 @@ def evolve(run: Run, event: RunEvent) -> Run:
                 plan_digest=event.plan_digest,
                 jobs=event.jobs,
                 has_blueprint=event.has_blueprint,
+                is_notifying=event.is_notifying,
                 revision=revision,
             )
         case RunStarted():

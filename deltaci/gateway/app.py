@@ -4,7 +4,7 @@ from typing import Any
 
 from quart import Quart, Request, Response, request
 
-from deltaci.gateway import admin, answers, api, deliveries, recipes, repos, runner, schema, webhooks
+from deltaci.gateway import admin, answers, api, deliveries, doctor, recipes, repos, runner, schema, webhooks
 from deltaci.gateway.body import BodyRoom, PacedBody, PacedConnection
 from deltaci.gateway.house import House
 from deltaci.gateway.sockets import ChannelConnection, ChannelSocket
@@ -24,7 +24,17 @@ def create_app(house: House) -> Quart:
     app.websocket_class = ChannelSocket
     app.config["BODY_TIMEOUT"] = house.limits.body_timeout_s
     app.extensions["house"] = house
-    for blueprint in (webhooks.bp, api.bp, repos.bp, deliveries.bp, recipes.bp, runner.bp, admin.bp, schema.bp):
+    for blueprint in (
+        webhooks.bp,
+        api.bp,
+        repos.bp,
+        deliveries.bp,
+        recipes.bp,
+        runner.bp,
+        admin.bp,
+        doctor.bp,
+        schema.bp,
+    ):
         app.register_blueprint(blueprint)
     answers.register(app)
 

@@ -7,6 +7,7 @@ import anyio
 import msgspec
 from quart import Request
 
+from deltaci.forge.api import ForgeApi
 from deltaci.forge.webhook import WebhookForge
 from deltaci.gateway.refusals import Refusals
 from deltaci.orchestrator.orchestrator import Orchestrator
@@ -42,7 +43,11 @@ async def raw_body(request: Request) -> bytes:
 
 
 class House(msgspec.Struct, kw_only=True):
-    """Everything behind the door. `draining` is set when the process is asked to end: finish, accept nothing new."""
+    """Everything behind the door. `draining` is set when the process is asked to end: finish, accept nothing new.
+
+    For those who ask what is missing: `apis` of the forges by `Repo.forge`, the `public_url` of the settings, and the
+    `secret_files` that they name, by setting.
+    """
 
     orchestrator: Orchestrator
     store: Store
@@ -53,6 +58,9 @@ class House(msgspec.Struct, kw_only=True):
     make_token: Callable[[], str]
     draining: anyio.Event
     refusals: Refusals = msgspec.field(default_factory=Refusals)
+    apis: Mapping[str, ForgeApi] = {}
+    public_url: str = ""
+    secret_files: Mapping[str, str] = {}
 
     def drain(self) -> None:
         """The process was asked to end: finish what was accepted, give no more leases."""

@@ -34,7 +34,9 @@ from deltaci.orchestrator.ports import (
     Analyzer,
     AppHome,
     Credentials,
+    NoChannels,
     NoCredentials,
+    Notifier,
     Observer,
     Planner,
     Policy,
@@ -272,6 +274,7 @@ async def running(
     analyzer: Analyzer,
     reporter: Reporter,
     observer: Observer,
+    notifier: Notifier | None = None,
     actor_observer: ActorObserver | None = None,
     uptime_s: Callable[[], float] | None = None,
     has_room: Callable[[int], bool] = endless,
@@ -284,6 +287,7 @@ async def running(
     Args:
         rights: who may ask for what, by `Repo.forge`; of a forge that is not in it nobody may.
         app_home: where the repositories of installations of our app are.
+        notifier: tells people of the ends of runs; None: nobody can be told.
         uptime_s: a clock that goes on while this process is stopped, for noticing that it was; None: it never is.
 
     Raises what escalated to the root of the tree; the process should then end and be started again.
@@ -336,6 +340,7 @@ async def running(
             planner=planner,
             analyzer=analyzer,
             reporter=reporter,
+            notifier=notifier or NoChannels(),
             spawn=spawn,
             under_way=under_way,
             rights=rights,

@@ -14,7 +14,16 @@ from loguru import logger
 
 from actors import ActorError
 from deltaci.domain import run as runs
-from deltaci.domain.effects import ActOnDelivery, AnalyzeAttempt, CancelRun, Effect, KeepRecipe, PlanRun, ReportRun
+from deltaci.domain.effects import (
+    ActOnDelivery,
+    AnalyzeAttempt,
+    CancelRun,
+    Effect,
+    KeepRecipe,
+    Notify,
+    PlanRun,
+    ReportRun,
+)
 from deltaci.domain.errors import DeltaError, ForgeRejected, ForgeUnavailable, PlanFailed, StoreError
 from deltaci.domain.events import Cause
 from deltaci.domain.machine import Refusal
@@ -25,12 +34,14 @@ from deltaci.domain.states import RunState
 from deltaci.orchestrator import paths, recipes
 from deltaci.orchestrator.deliveries import Deliveries
 from deltaci.orchestrator.messages import Answer, DoRun, UsePlan, Wake
-from deltaci.orchestrator.ports import Analyzer, AppHome, Planner, Ports, Reporter, Rights
+from deltaci.orchestrator.ports import Analyzer, AppHome, Notifier, Planner, Ports, Reporter, Rights
 from deltaci.orchestrator.stored import Keeper, Patience
 from deltaci.store.port import Owe, Owed, Postpone, Settle
 
 # What this machine lacks, for a while
 OURS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EROFS})
+
+NOTIFICATIONS_AT_ONCE: Final = 4
 
 Spawn: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
 
@@ -46,6 +57,7 @@ class OutboxActor(Keeper[None]):
         planner: Planner,
         analyzer: Analyzer,
         reporter: Reporter,
+        notifier: Notifier,
         spawn: Spawn,
         under_way: dict[str, type[Effect]],
         rights: Mapping[str, Rights],
@@ -57,6 +69,7 @@ class OutboxActor(Keeper[None]):
         self.analyzer = analyzer
         self.reporter = reporter
         self.deliveries = Deliveries(ports, self._ask, rights, app_home)
+        self.notifier = notifier
         self.spawn = spawn
         self.under_way = under_way
         self.unsettled: dict[str, int] = {}
@@ -68,6 +81,7 @@ class OutboxActor(Keeper[None]):
             KeepRecipe: 1,  # two of one repository would only be in each other's way
             ActOnDelivery: policy.deliveries_at_once,
             CancelRun: policy.deliveries_at_once,
+            Notify: NOTIFICATIONS_AT_ONCE,
         }
 
     async def load(self) -> None:
@@ -165,6 +179,8 @@ class OutboxActor(Keeper[None]):
                 await self._analyze(job_id, attempt)
             case ReportRun(run_id):
                 await self.reporter.report(run_id)
+            case Notify(run_id):
+                await self.notifier.notify(run_id)
             case KeepRecipe(run_id):
                 await recipes.keep(self.ports.store, run_id, now_ms=self.ports.clock.now_ms())
             case ActOnDelivery(repo_id, delivery_id):

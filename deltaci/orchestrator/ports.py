@@ -7,6 +7,7 @@ import msgspec
 
 from deltaci.domain.clock import Clock, Entropy
 from deltaci.domain.clone_credential import Credential
+from deltaci.domain.errors import ForgeRejected
 from deltaci.domain.events import JobEvent, RunEvent
 from deltaci.domain.plan import Plan
 from deltaci.domain.repo import Repo
@@ -79,6 +80,25 @@ class AppHome(msgspec.Struct, frozen=True, kw_only=True):
 
     web_url: str = "https://github.com"
     api_url: str = "https://api.github.com"
+
+
+class Notifier(Protocol):
+    """Tells people that a run is over."""
+
+    async def notify(self, run_id: str) -> None:
+        """Tell each channel that its plan names; raises `ForgeUnavailable` (again later) or `ForgeRejected` (never)."""
+        ...
+
+
+class NoChannels:
+    """The notifier of a server that knows no channel."""
+
+    async def notify(self, run_id: str) -> None:
+        """Refused, so that it can be seen."""
+        raise ForgeRejected(
+            f"cannot tell anybody that run {run_id} is over: this server knows no channel; name their file in the "
+            "setting notifications.channels_file, or take 'notify' out of deltaci.yaml"
+        )
 
 
 class Observer(Protocol):

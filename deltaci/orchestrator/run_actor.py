@@ -140,7 +140,12 @@ class RunActor(Stored[Run | None]):
         now_ms = self.ports.clock.now_ms()
         blueprint, plan = plan.blueprint, msgspec.structs.replace(plan, blueprint=None)
         plan_digest = digest(plan)
-        adopt = runs.AdoptPlan(plan_digest=plan_digest, jobs=refs, has_blueprint=blueprint is not None)
+        adopt = runs.AdoptPlan(
+            plan_digest=plan_digest,
+            jobs=refs,
+            has_blueprint=blueprint is not None,
+            is_notifying=bool(plan.notify) and not run.trigger.is_fork,  # strangers make no noise here
+        )
         decision = step(run, adopt, now_ms=now_ms)
         if isinstance(decision, Refusal):
             return decision

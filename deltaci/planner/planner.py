@@ -23,7 +23,7 @@ from deltaci.planner.graph import ProjectGraph
 from deltaci.planner.impact import Difference, Named, locks_wanted, of_configured, of_projects
 from deltaci.planner.locks.reading import BYTES_MAX as LOCK_BYTES_MAX
 from deltaci.planner.named_projects import resolve
-from deltaci.planner.occasion import NO_OCCASION, Occasion, full_run
+from deltaci.planner.occasion import NO_OCCASION, Occasion, full_run, notify_rules
 from deltaci.planner.repository import Change, Files, RepositoryView, changed_paths
 from deltaci.planner.roster import Draft, Rest, Roster
 from deltaci.planner.survey import Survey, lend
@@ -88,7 +88,8 @@ class Planner:
                 graph = survey.structure().discovered.graph
                 known = _with_locks(difference, graph, survey, base_view)
                 named = named_projects(configuration, graph, known)
-            return Draft(from_configuration(configuration, difference, view.commit_sha, base_sha, notes, named))
+            plan = from_configuration(configuration, difference, view.commit_sha, base_sha, notes, named)
+            return Draft(msgspec.structs.replace(plan, notify=notify_rules(configuration.notify, occasion)))
         difference = msgspec.structs.replace(difference, full_run=full_run(FullRun(), occasion))
         found = recipes.found(survey.structure().discovered, recipe)
         return from_discovery(

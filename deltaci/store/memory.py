@@ -405,6 +405,16 @@ class MemoryStore:
             run for run in self._runs.values() if (run.key.repo_id, run.key.commit_sha) == (repo_id, commit_sha)
         )
 
+    async def run_before(self, run_id: str) -> Run | None:
+        """The newest older run of the same stream that ended by itself."""
+        await self._beat()
+        run = self._runs.get(run_id)
+        if run is None:
+            return None
+        older = (one for one in self._runs.values() if is_of_stream(run, one) and one.id < run_id)
+        ended = [one for one in older if one.state in (RunState.SUCCEEDED, RunState.FAILED, RunState.TIMED_OUT)]
+        return max(ended, key=lambda one: one.id, default=None)
+
     def _shared_runs(self) -> set[str | None]:
         return {one.run_id for one in self._forges.all() if one.is_duplicate}
 

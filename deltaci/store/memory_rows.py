@@ -58,7 +58,7 @@ def newest_attempts(several: Iterable[Run]) -> tuple[Run, ...]:
 
 def run_keys(run_id: str) -> frozenset[str]:
     """The keys under which something may be owed for a run itself."""
-    return frozenset(f"{kind}:{run_id}" for kind in ("plan", "report", "recipe", "cancel"))
+    return frozenset(f"{kind}:{run_id}" for kind in ("plan", "report", "recipe", "cancel", "notify"))
 
 
 def drafts_of_job(write: SaveJob | AddJob, first: int) -> list[Draft]:

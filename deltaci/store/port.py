@@ -549,6 +549,11 @@ class Store(Protocol):
         """The newest run attempt under each key of a commit, oldest first."""
         ...
 
+    async def run_before(self, run_id: str) -> Run | None:
+        """The newest run of the same non-empty stream that was created before `run_id` and has told whether the
+        stream is sound: it succeeded, failed or timed out."""
+        ...
+
     # deliveries and idempotent requests
     async def delivery(self, repo_id: str, delivery_id: str) -> Delivery | None: ...
     async def delivery_by_digest(self, repo_id: str, body_sha256: str) -> Delivery | None:

@@ -273,6 +273,11 @@ class SqliteStore:
         """The newest run attempt under each key of a commit, oldest first."""
         return await self._read(reads.newest_runs_of_commit, repo_id, commit_sha)
 
+    async def run_before(self, run_id: str) -> Run | None:
+        """The newest older run of the same stream that ended by itself."""
+        found = await self._read(reads.ids, "run_before", (run_id,))
+        return await self.load_run(found[0]) if found else None
+
     # ---- deliveries, replies, outbox -----------------------------------------------------------------------------
 
     async def delivery(self, repo_id: str, delivery_id: str) -> Delivery | None:

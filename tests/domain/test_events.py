@@ -14,6 +14,7 @@ from tests.domain.builders import A_KEY, A_TRIGGER, a_job_created, ref
 EVENT_TYPES = (*typing.get_args(RunEvent), *typing.get_args(JobEvent))
 SAMPLES = {
     "has_blueprint": True,
+    "is_notifying": True,
     "run_id": "run_1",
     "job_id": "job_1_0",
     "repo_id": "repo_1",

@@ -3,7 +3,7 @@
 import pytest
 
 from deltaci.domain import run as runs
-from deltaci.domain.effects import PlanRun, ReportRun
+from deltaci.domain.effects import Notify, PlanRun, ReportRun
 from deltaci.domain.machine import Step, Why
 from deltaci.domain.states import EndReason, JobState, RunState
 from tests.domain.builders import (
@@ -346,3 +346,24 @@ def test_the_look_can_be_restricted_to_some_jobs() -> None:
     states = {"top": seen(S), "left": seen(JobState.BLOCKED), "right": seen(JobState.BLOCKED)}
 
     assert runs.unblocked(run, states, [run.jobs[2]]) == (("right",), {})
+
+
+# ---- who is told -------------------------------------------------------------------------------------------------
+
+
+def test_a_run_whose_plan_says_so_owes_the_news_of_its_end_and_of_nothing_else() -> None:
+    """Nobody wants to hear that it was planned, or that it began."""
+    planning = a_run(RunState.PLANNING)
+    adopt = runs.AdoptPlan(plan_digest="d", jobs=(ref("build"),), is_notifying=True)
+    silent = runs.AdoptPlan(plan_digest="d", jobs=())
+
+    queued = runs.step(planning, adopt, now_ms=0)
+    assert isinstance(queued, Step)
+    ended = runs.step(queued.state, runs.Advance(jobs={ref("build").id: seen(JobState.FAILED)}), now_ms=0)
+    unheard = runs.step(planning, silent, now_ms=0)
+
+    assert isinstance(ended, Step)
+    assert isinstance(unheard, Step)
+    assert Notify(planning.id) not in queued.effects
+    assert ended.effects.count(Notify(planning.id)) == 1
+    assert (unheard.state.state, Notify(planning.id) in unheard.effects) == (RunState.SUCCEEDED, False)

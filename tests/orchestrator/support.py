@@ -13,7 +13,7 @@ from deltaci.domain.blueprint import Blueprint
 from deltaci.domain.errors import PlanFailed
 from deltaci.domain.events import Cause, Trigger
 from deltaci.domain.job import Job
-from deltaci.domain.plan import Plan, PlannedJob, Source, Step
+from deltaci.domain.plan import NotifyRule, Plan, PlannedJob, Source, Step
 from deltaci.domain.repo import Repo
 from deltaci.domain.run import Run
 from deltaci.orchestrator.messages import Admit
@@ -56,6 +56,7 @@ class FakePlanner:
     def __init__(self, *jobs: PlannedJob) -> None:
         self.jobs = jobs
         self.blueprint: Blueprint | None = None
+        self.notify: tuple[NotifyRule, ...] = ()
         self.failures: list[Exception] = []
         self.calls = 0
 
@@ -65,7 +66,12 @@ class FakePlanner:
             raise self.failures.pop(0)
         source: Source = "configuration" if self.blueprint is None else "discovery"
         return Plan(
-            commit_sha=run.key.commit_sha, base_sha=None, source=source, jobs=self.jobs, blueprint=self.blueprint
+            commit_sha=run.key.commit_sha,
+            base_sha=None,
+            source=source,
+            jobs=self.jobs,
+            blueprint=self.blueprint,
+            notify=self.notify,
         )
 
 

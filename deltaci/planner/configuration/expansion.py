@@ -17,7 +17,18 @@ from deltaci.planner.configuration.expressions import ExpressionInvalid, fill
 from deltaci.planner.configuration.problems import Problems
 from deltaci.planner.configuration.reading import GROUP_TEXT, read
 from deltaci.planner.configuration.secrets import check_for_credentials
-from deltaci.planner.configuration.shape import GROUP, LABEL, At, FileSpec, FullRun, JobSpec, MatrixSpec, StepSpec, Text
+from deltaci.planner.configuration.shape import (
+    GROUP,
+    LABEL,
+    At,
+    FileSpec,
+    FullRun,
+    JobSpec,
+    MatrixSpec,
+    Notification,
+    StepSpec,
+    Text,
+)
 from deltaci.planner.configuration.values import outside
 from deltaci.planner.errors import ConfigurationInvalid, Problem, printable
 from deltaci.planner.globs import GlobInvalid
@@ -50,6 +61,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     jobs: tuple[ConfiguredJob, ...]
     full_run: FullRun = FullRun()
     documentation: tuple[str, ...] = ()
+    notify: tuple[Notification, ...] = ()
 
     @property
     def names_projects(self) -> bool:
@@ -97,7 +109,9 @@ def configure(data: bytes, files: Files, *, jobs_max: int = JOBS_MAX) -> Configu
     jobs = _Expansion(written.jobs, files, problems, jobs_max).jobs()
     if problems.found():
         raise ConfigurationInvalid(problems.found())
-    return Configuration(jobs=jobs, full_run=written.full_run, documentation=written.documentation)
+    return Configuration(
+        jobs=jobs, full_run=written.full_run, documentation=written.documentation, notify=written.notify
+    )
 
 
 def as_written(data: bytes, problems: Problems) -> FileSpec:

@@ -11,13 +11,16 @@ from deltaci.planner.configuration import keys
 from deltaci.planner.configuration.keys import Key
 from deltaci.planner.configuration.shape import (
     AXIS_CHARACTERS_MAX,
+    CHANNEL,
     DURATION,
     ENV_NAME,
     GROUP,
+    HAPPENINGS,
     JOB_NAME,
     LABEL,
     LABELS_MAX,
     LIST_MAX,
+    NOTIFY_MAX,
     PRIORITY_MAX,
     RETRIES_MAX,
     STEPS_MAX,
@@ -90,6 +93,13 @@ def _definitions() -> dict[str, Schema]:
         "caches": _list(_mapping(keys.CACHE, "Directories kept between jobs.")),
         "matrix": _matrix(),
         "group": _named(GROUP.pattern),
+        "notifications": {
+            "type": "array",
+            "maxItems": NOTIFY_MAX,
+            "items": _mapping(keys.NOTIFY, "A channel, and what it is told of."),
+        },
+        "channel": _scalar(pattern=_whole(CHANNEL.pattern)),
+        "happenings": _one_or_list({"enum": list(HAPPENINGS)}, minItems=1),
         "full_run": _mapping(keys.FULL_RUN, "When everything runs, whatever changed."),
         "defaults": _mapping(keys.DEFAULTS, "What jobs have that do not say otherwise."),
         "jobs": {

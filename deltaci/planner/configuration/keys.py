@@ -29,6 +29,9 @@ Kind: TypeAlias = Literal[
     "group",
     "words",
     "full_run",
+    "notifications",
+    "channel",
+    "happenings",
     "defaults",
     "jobs",
 ]
@@ -53,6 +56,7 @@ TOP: Final = (
         "taking_back",
         "Patterns of files that touch no project, besides Markdown and the like; '!' takes back.",
     ),
+    Key("notify", "notifications", "Who is told how runs end, through channels that the server knows."),
     Key("jobs", "jobs", "The jobs by name.", is_required=True),
 )
 DEFAULTS: Final = (
@@ -65,6 +69,16 @@ FULL_RUN: Final = (
     Key("branches", "words", "Patterns of branches; a push to one of them runs everything."),
     Key("labels", "words", "Labels of pull requests; one of them runs everything. 'full-ci' if this is left out."),
     Key("schedule", "boolean", "Whether a scheduled run runs everything. 'true' if this is left out."),
+)
+NOTIFY: Final = (
+    Key("channel", "channel", "The name of a channel of the server.", is_required=True),
+    Key(
+        "on",
+        "happenings",
+        "How the run ends: failed, recovered (succeeded after a failure), succeeded, canceled (by a person). "
+        "'[failed, recovered]' if this is left out.",
+    ),
+    Key("branches", "words", "Patterns of branches; only pushes to them are told. All runs if this is left out."),
 )
 JOB: Final = (
     Key("steps", "steps", "Shell scripts that run one after the other.", is_required=True),

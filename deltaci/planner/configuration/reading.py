@@ -10,6 +10,7 @@ from typing import Final, Literal
 from deltaci.domain.plan import Policy
 from deltaci.planner.configuration import keys
 from deltaci.planner.configuration.keys import names
+from deltaci.planner.configuration.notifications import Notifications
 from deltaci.planner.configuration.problems import Problems
 from deltaci.planner.configuration.shape import (
     AXIS_CHARACTERS_MAX,
@@ -31,7 +32,6 @@ from deltaci.planner.configuration.shape import (
 )
 from deltaci.planner.configuration.values import Values, place
 from deltaci.planner.errors import printable
-from deltaci.planner.globs import GlobInvalid, Globs
 from deltaci.planner.yaml_nodes import Fields, Items, Node, Scalar
 
 AXIS_TEXT: Final = f"an axis is named by up to {AXIS_CHARACTERS_MAX} letters, digits and _, not starting with a digit"
@@ -50,6 +50,7 @@ def read(root: Node, problems: Problems) -> FileSpec:
     return FileSpec(
         full_run=reader.full_run(top.get("full_run")),
         documentation=_plain(reader.globs(top.get("documentation"), "documentation", can_only_take_back=True)),
+        notify=Notifications(problems).read(top.get("notify")),
         jobs=_jobs(reader, top, defaults),
     )
 
@@ -106,14 +107,7 @@ class Reader(Values):
         fields = self.fields(node, "full_run", names(keys.FULL_RUN), "a mapping with branches, labels and schedule")
         if fields is None:
             return FullRun()
-        branches = self.texts(fields.get("branches"), "full_run.branches", "branches such as 'release/*'")
-        for branch in branches:
-            try:
-                Globs((f"/{branch.text}",))
-            except GlobInvalid as error:
-                self.problems.add(branch.at, str(error))
-            if branch.text.startswith("!"):
-                self.problems.add(branch.at, "a branch is named by a pattern without '!'")
+        branches = self.branches(fields.get("branches"), "full_run.branches")
         labels = fields.get("labels")
         return FullRun(
             branches=_plain(branches),

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from deltaci.domain.plan import Policy
+from deltaci.domain.plan import Happening, Policy
 
 STEPS_MAX: Final = 100
 LIST_MAX: Final = 1_000
@@ -19,11 +19,15 @@ TIMEOUT_MS_MAX: Final = 24 * 3_600_000
 VALUE_CHARACTERS_MAX: Final = 200
 AXIS_CHARACTERS_MAX: Final = 50
 FULL_RUN_LABEL: Final = "full-ci"
+NOTIFY_MAX: Final = 50
+HAPPENINGS: Final[tuple[Happening, ...]] = ("failed", "recovered", "succeeded", "canceled")
+HAPPENINGS_DEFAULT: Final[tuple[Happening, ...]] = ("failed", "recovered")
 
 ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 JOB_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_ .:/+-]{0,98}[A-Za-z0-9_+])?", re.ASCII)
 LABEL: Final = re.compile(r"\S{1,100}")
 GROUP: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .:/+-]{0,99}", re.ASCII)
+CHANNEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 DURATION: Final = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?", re.ASCII)
 
 
@@ -108,9 +112,18 @@ class FullRun(msgspec.Struct, frozen=True, kw_only=True):
     is_scheduled: bool = True
 
 
+class Notification(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is told of which ends of runs. Without `branches` those of all runs, with them those of pushes to them."""
+
+    channel: str
+    on: tuple[Happening, ...] = HAPPENINGS_DEFAULT
+    branches: tuple[str, ...] | None = None
+
+
 class FileSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A configuration as written."""
 
     jobs: tuple[JobSpec, ...] = ()
     full_run: FullRun = FullRun()
     documentation: tuple[str, ...] = ()
+    notify: tuple[Notification, ...] = ()

@@ -120,6 +120,18 @@ class Values:
             )
         return tuple(patterns)
 
+    def branches(self, node: Node | None, key: str) -> tuple[Text, ...]:
+        """Patterns of branches, from the first character of their names on."""
+        branches = self.texts(node, key, "branches such as 'release/*'")
+        for branch in branches:
+            try:
+                Globs((f"/{branch.text}",))
+            except GlobInvalid as error:
+                self.problems.add(branch.at, str(error))
+            if branch.text.startswith("!"):
+                self.problems.add(branch.at, "a branch is named by a pattern without '!'")
+        return branches
+
     def directory(self, node: Node | None, key: str, default: str) -> str:
         """A directory inside the checkout."""
         text = self.text(node, key, "a directory inside the repository")

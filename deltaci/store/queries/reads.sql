@@ -137,6 +137,13 @@ SELECT id FROM run WHERE repo_id = ? AND is_live ORDER BY id;
 SELECT id, snapshot, max(attempt) FROM run WHERE repo_id = ? AND commit_sha = ?
 GROUP BY trigger_type, pr_number ORDER BY id;
 
+-- name: run_before
+-- The newest run of the stream of a run that is older and ended by itself.
+SELECT before.id FROM run
+JOIN run AS before ON before.repo_id = run.repo_id AND before.stream = run.stream AND before.stream <> ''
+    AND before.id < run.id AND before.state IN ('SUCCEEDED', 'FAILED', 'TIMED_OUT')
+WHERE run.id = ? ORDER BY before.id DESC LIMIT 1;
+
 -- name: delivery
 -- A webhook by its id.
 SELECT repo_id, delivery_id, body_sha256, received_at_ms, event, run_id, ignored, is_duplicate, request, outcome
@@ -310,7 +317,9 @@ WHERE run_id = ? AND is_duplicate ORDER BY id;
 -- name: owed_of_run
 -- Debts of a run and of its jobs' attempts; a job's keys are those between the colons after its id.
 SELECT key, effect, generation, due_at_ms, tries, error, is_refused FROM outbox
-WHERE key IN ('plan:' || :run_id, 'report:' || :run_id, 'recipe:' || :run_id, 'cancel:' || :run_id)
+WHERE key IN (
+    'plan:' || :run_id, 'report:' || :run_id, 'recipe:' || :run_id, 'cancel:' || :run_id, 'notify:' || :run_id
+)
 UNION ALL
 SELECT outbox.key, outbox.effect, outbox.generation, outbox.due_at_ms, outbox.tries, outbox.error, outbox.is_refused
 FROM job JOIN outbox ON outbox.key > 'analyze:' || job.id || ':' AND outbox.key < 'analyze:' || job.id || ';'

@@ -4,7 +4,7 @@ import pytest
 
 from deltaci.domain import job as jobs
 from deltaci.domain import run as runs
-from deltaci.domain.states import EndReason, JobState
+from deltaci.domain.states import EndReason, JobState, RunState
 from deltaci.store.port import (
     HeldJob,
     QueuedJob,
@@ -226,6 +226,34 @@ async def test_live_runs_of_a_stream_come_oldest_first(store: Store) -> None:
     await store.commit([save_run(stepped(over.state, runs.RequestCancel(reason=EndReason.USER_CANCELED)))])
 
     assert (a_run_id(1), a_run_id(3)) == await store.live_runs_of_stream("repo_1", "branch:main")
+
+
+async def test_the_run_before_is_the_newest_older_one_of_its_stream_that_ended_by_itself(store: Store) -> None:
+    """Whether a success is a recovery: canceled runs, live ones, newer ones and other branches do not tell."""
+
+    async def ended(number: int, command: object, **fields: object) -> None:
+        run = a_created_run(number, **fields)
+        await store.commit([save_run(run)])
+        run = stepped(run.state, runs.StartPlanning())
+        await store.commit([save_run(run)])
+        await store.commit([save_run(stepped(run.state, command))])
+
+    failing, canceling = runs.FailPlan(text="no"), runs.RequestCancel(reason=EndReason.USER_CANCELED)
+    await ended(1, failing)
+    await ended(2, failing)
+    await ended(3, canceling)
+    await ended(4, failing, stream="branch:other")
+    await ended(5, failing, repo_id="repo_2")
+    await store.commit([save_run(a_created_run(6))])
+    await store.commit([save_run(a_created_run(7))])
+    await ended(8, failing, stream="")
+    await ended(9, failing, stream="")
+
+    before = await store.run_before(a_run_id(7))
+
+    assert before is not None
+    assert (a_run_id(2), RunState.FAILED) == (before.id, before.state)
+    assert [await store.run_before(a_run_id(number)) for number in (1, 4, 9, 99)] == [None] * 4
 
 
 async def test_a_run_that_another_delivery_found_is_not_superseded(store: Store) -> None:

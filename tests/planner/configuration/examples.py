@@ -9,6 +9,7 @@ VALID = (
     defaults: {labels: linux, timeout: 90, retries: 0, workdir: app}
     full_run: {branches: [main, "release/*"], labels: [full-ci], schedule: false}
     documentation: [docs/**, "!docs/api/**"]
+    notify: [{channel: team}, {channel: ops.night, on: [failed, recovered, canceled], branches: [main, "release/*"]}]
     jobs:
       build:
         steps:
@@ -37,5 +38,6 @@ VALID = (
     """,
     "version: 1\nfull_run: {}\njobs: {a: {steps: [1, true], needs: [], labels: [], artifacts: [], caches: []}}\n",
     "version: 1\nenv: {}\ndefaults: {}\njobs: {a: {steps: [t], matrix: {v: 3.10}, reports: a.xml, projects: .}}\n",
+    "version: 1\nnotify: [{channel: 1, on: succeeded, branches: main}]\njobs: {a: {steps: [t]}}\n",
     "version: 1\nfull_run: {branches: main, labels: [], schedule: 'true'}\njobs: {a: {steps: [t], policy: required}}\n",
 )

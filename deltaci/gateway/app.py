@@ -24,18 +24,8 @@ def create_app(house: House) -> Quart:
     app.websocket_class = ChannelSocket
     app.config["BODY_TIMEOUT"] = house.limits.body_timeout_s
     app.extensions["house"] = house
-    for blueprint in (
-        webhooks.bp,
-        api.bp,
-        repos.bp,
-        deliveries.bp,
-        recipes.bp,
-        runner.bp,
-        admin.bp,
-        doctor.bp,
-        schema.bp,
-    ):
-        app.register_blueprint(blueprint)
+    for room in (webhooks, api, repos, deliveries, recipes, runner, admin, doctor, schema):
+        app.register_blueprint(room.bp)
     answers.register(app)
 
     @app.after_request

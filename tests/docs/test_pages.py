@@ -14,10 +14,12 @@ import pytest
 
 from deltaci.cli import main
 from deltaci.cli.forge import app_manifest
+from deltaci.cli.runner import runner as pass_on
 from deltaci.notifier.channels import Notifications
 from deltaci.notifier.channels import load as load_channels
 from deltaci.planner.configuration import configure
 from deltaci.planner.repository import Files
+from deltaci.runner.__main__ import main as run_runner
 from deltaci.settings import NOT_SETTINGS, PREFIX, TABLES, Settings, load
 
 ROOT: Final = Path(__file__).parents[2]
@@ -61,6 +63,8 @@ def resolved(words: list[str]) -> tuple[click.Command, list[str]]:
         below = command.get_command(click.Context(command), rest[0])
         assert below is not None, f"deltaci {' '.join(words)}: there is no {rest[0]!r}"
         command, rest = below, rest[1:]
+    if command is pass_on:  # to a program of its own
+        command = run_runner
     return command, rest
 
 

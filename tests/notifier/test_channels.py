@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 SECRET = "hunter2-of-the-channel"
-MESSAGE = Message(title="shop main: FAILED", body="1 of 2 jobs failed.\n- test: <b>x</b> & y", kind="failure")
+MESSAGE = Message(title="shop #12: FAILED", body="1 of 2 jobs failed.\n- test: <b>x</b> & y", kind="failure")
 
 
 def channels(tmp_path: Path, text: str, *, within_ms: int = 20_000) -> Channels:

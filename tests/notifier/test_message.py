@@ -63,7 +63,7 @@ def test_a_failure_is_told_with_what_failed_why_and_what_to_do() -> None:
 
     told = message(run, (succeeded(), lint, test), whys, REPO, "failed", "https://ci.example.org/")
 
-    assert (told.title, told.kind) == ("shop main: FAILED", "failure")
+    assert (told.title, told.kind) == ("shop #12: FAILED", "failure")
     assert told.body.splitlines() == [
         "1 of 3 jobs failed.",
         "- test: 1 of 9",
@@ -105,7 +105,7 @@ def test_other_ends_have_words_of_their_own() -> None:
 
     assert (recovered.title, recovered.kind) == ("shop #7: RECOVERED", "success")
     assert recovered.body.startswith("The run succeeded, the one before it had not; 1 that may fail did.")
-    assert (canceled.title, canceled.kind) == ("shop main: CANCELED", "warning")
+    assert (canceled.title, canceled.kind) == ("shop #12: CANCELED", "warning")
     assert canceled.body.startswith("The run was canceled: canceled by ann")
     assert late.body.startswith("The run took longer than it may; ")
 

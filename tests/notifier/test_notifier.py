@@ -83,7 +83,7 @@ async def test_a_second_delivery_tells_nobody_again(store: Ended) -> None:
     await a_notifier(store, sender).notify("run_x")
     await a_notifier(store, sender).notify("run_x")
 
-    assert sender.sent == [("ops", "shop main: FAILED"), ("all", "shop main: FAILED")]
+    assert sender.sent == [("ops", "shop #12: FAILED"), ("all", "shop #12: FAILED")]
 
 
 async def test_only_what_failed_is_tried_again(store: Ended) -> None:
@@ -139,8 +139,8 @@ async def test_a_recovery_is_one_if_the_run_before_failed(store: Ended) -> None:
 
     await a_notifier(store, sender).notify("run_2")
 
-    assert sender.sent[:1] == [("all", "shop main: SUCCEEDED")]
-    assert sender.sent[1:] == [("ops", "shop main: RECOVERED"), ("all", "shop main: RECOVERED")]
+    assert sender.sent[:1] == [("all", "shop #12: SUCCEEDED")]
+    assert sender.sent[1:] == [("ops", "shop #12: RECOVERED"), ("all", "shop #12: RECOVERED")]
 
 
 # ---- owed by a run -----------------------------------------------------------------------------------------------

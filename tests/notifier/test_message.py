@@ -63,7 +63,7 @@ def test_a_failure_is_told_with_what_failed_why_and_what_to_do() -> None:
 
     told = message(run, (succeeded(), lint, test), whys, REPO, "failed", "https://ci.example.org/")
 
-    assert (told.title, told.kind) == ("shop #12: FAILED", "failure")
+    assert (told.title, told.kind) == ("shop main: FAILED", "failure")
     assert told.body.splitlines() == [
         "1 of 3 jobs failed.",
         "- test: 1 of 9",

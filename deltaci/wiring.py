@@ -207,6 +207,7 @@ async def opened(data: Path, settings: Settings, *, base_url: str) -> AsyncItera
             has_room=space.has_room,
             credentials=CloneCredentials(apis),
             rights=apis,
+            forges=apis,
             app_home=AppHome(web_url=settings.github.web_url, api_url=settings.github.api_url),
         ) as orchestrator:
             telemetry.store, telemetry.hub, telemetry.system = store, orchestrator.hub, orchestrator.system

@@ -158,13 +158,22 @@ def _ended(look: Look, known: Known) -> tuple[list[Missed], tuple[str, ...]]:
 
 
 class RemoteDelivery(msgspec.Struct, frozen=True, kw_only=True):
-    """A webhook as the forge lists it. `guid` is equal over attempts, `id` names one; `status` 0: no answer of ours."""
+    """A webhook as GitHub remembers it. `guid` is the same for every try of it; `status_code` 0: nobody answered."""
 
     id: int
     guid: str
+    delivered_at_ms: int
+    is_redelivery: bool
+    status_code: int
     event: str
-    status: int
-    at_ms: int
+    action: str
+    repository_id: int | None
+    installation_id: int | None
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether the receiver took it."""
+        return 200 <= self.status_code < 300
 
 
 def to_ask_again(
@@ -181,7 +190,7 @@ def to_ask_again(
         attempts.setdefault(one.guid, []).append(one)
     again = []
     for guid, sent in attempts.items():
-        newest = max(sent, key=lambda one: (one.at_ms, one.id))
-        if guid not in known and len(sent) <= REDELIVERIES_MAX and newest.at_ms + settled_after_ms <= now_ms:
+        newest = max(sent, key=lambda one: (one.delivered_at_ms, one.id))
+        if guid not in known and len(sent) <= REDELIVERIES_MAX and newest.delivered_at_ms + settled_after_ms <= now_ms:
             again.append(newest)
-    return tuple(sorted(again, key=lambda one: (one.at_ms, one.id)))
+    return tuple(sorted(again, key=lambda one: (one.delivered_at_ms, one.id)))

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from deltaci.domain.errors import ForgeRejected, ForgeUnavailable
+from deltaci.domain.missed import RemoteDelivery
 from deltaci.domain.pull_request import PullRequest
 from deltaci.domain.repo import Repo
 from deltaci.domain.requests import Right
@@ -36,7 +37,7 @@ from deltaci.forge.github_app import (
     STATUSES,
     Permissions,
 )
-from deltaci.forge.github_deliveries import GitHubDeliveries, RemoteDelivery
+from deltaci.forge.github_deliveries import GitHubDeliveries
 from deltaci.forge.github_examine import examined
 from deltaci.forge.trees import differing
 from deltaci.forge.webhook import one_line
@@ -72,6 +73,11 @@ class GitHubApi:
         self._hook_url = hook_url
         self._deliveries = GitHubDeliveries(access, hook_url)
         self._logins: dict[str, str] = {}
+
+    @property
+    def has_app(self) -> bool:
+        """Whether we are an App there, whose deliveries can be listed."""
+        return self._access.app is not None
 
     def is_app(self, repo: Repo) -> bool:
         """Whether the repository's results are checks (our App is installed) or statuses (a token)."""

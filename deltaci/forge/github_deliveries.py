@@ -3,9 +3,8 @@
 from contextlib import aclosing
 from typing import Final
 
-import msgspec
-
 from deltaci.domain.errors import ForgeRejected
+from deltaci.domain.missed import RemoteDelivery
 from deltaci.domain.repo import Repo
 from deltaci.forge import github_shapes as shapes
 from deltaci.forge.access import leads_here, named
@@ -16,25 +15,6 @@ from deltaci.forge.github_app import METADATA, GitHubApp
 HOOK_PATH: Final = "/api/v1/webhooks/github"
 # A hundred to a page: a busy App's three days
 PAGES_MAX: Final = 500
-
-
-class RemoteDelivery(msgspec.Struct, frozen=True, kw_only=True):
-    """A webhook as GitHub remembers it. `guid` is the same for every try of it; `status_code` 0: nobody answered."""
-
-    id: int
-    guid: str
-    delivered_at_ms: int
-    is_redelivery: bool
-    status_code: int
-    event: str
-    action: str
-    repository_id: int | None
-    installation_id: int | None
-
-    @property
-    def has_arrived(self) -> bool:
-        """Whether the receiver took it."""
-        return 200 <= self.status_code < 300
 
 
 class GitHubDeliveries:

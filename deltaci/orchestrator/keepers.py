@@ -13,7 +13,9 @@ from deltaci.orchestrator.stored import Keeper
 PAGE: Final = 1_000
 
 
-class _Watcher(Keeper[None]):
+class Watcher(Keeper[None]):
+    """A keeper that holds nothing, and looks whenever it is woken."""
+
     async def load(self) -> None:
         """Nothing: the store knows."""
 
@@ -30,7 +32,7 @@ class _Watcher(Keeper[None]):
         return "watching"
 
 
-class TimersActor(_Watcher):
+class TimersActor(Watcher):
     """Tells the runs and jobs whose stored deadline has passed; they decide what that means."""
 
     async def act(self, _message: Wake) -> None:
@@ -43,7 +45,7 @@ class TimersActor(_Watcher):
             self.ports.tell(path, Due())
 
 
-class ReconcilerActor(_Watcher):
+class ReconcilerActor(Watcher):
     """Finds by query what an in-memory notification should have told, and tells it again."""
 
     async def act(self, _message: Wake) -> None:

@@ -26,6 +26,7 @@ from deltaci.orchestrator.beats import sha256_of, wake_outbox
 from deltaci.orchestrator.deliveries import removal
 from deltaci.orchestrator.desk import RunnerDesk
 from deltaci.orchestrator.dispatch import Board, DispatchActor
+from deltaci.orchestrator.forges import ForgesActor, Turns
 from deltaci.orchestrator.job_actor import JobActor
 from deltaci.orchestrator.keepers import ReconcilerActor, TimersActor
 from deltaci.orchestrator.messages import Admit, Admitted, Alter, Answer, DoRun, Rerun, StartRun, Wake
@@ -50,6 +51,7 @@ from deltaci.orchestrator.repo_actor import IdempotencyConflict, RepoActor
 from deltaci.orchestrator.run_actor import RunActor
 from deltaci.orchestrator.runners import RunnerHub
 from deltaci.orchestrator.stored import Patience
+from deltaci.orchestrator.watch import Ask, Heads
 from deltaci.store.port import Audit, Delivery, Owe, Reply, SaveRepo, Store
 from deltaci.store.space import endless
 
@@ -57,6 +59,7 @@ from deltaci.store.space import endless
 KEEPER_INTENSITY: Final = Intensity(crashes_max=10, period_s=60)
 ENTITY_INTENSITY: Final = Intensity(crashes_max=3, period_s=60)
 NOBODY_TO_ASK: Final[Mapping[str, Rights]] = MappingProxyType({})
+NOTHING_TO_SEE: Final[Mapping[str, Heads]] = MappingProxyType({})
 
 
 class Orchestrator:
@@ -225,10 +228,7 @@ class Orchestrator:
     # ---- inside --------------------------------------------------------------------------------------------------
 
     async def _ask(self, path: str, message: Any) -> Any:
-        answer = await self.system.ref(path).ask(message, timeout=self.ports.policy.ask_timeout_ms / 1000)
-        if isinstance(answer, DeltaError):
-            raise answer
-        return answer
+        return await asking(self.system, self.ports.policy)(path, message)
 
 
 class RepoDirectory:
@@ -280,12 +280,14 @@ async def running(
     has_room: Callable[[int], bool] = endless,
     credentials: Credentials | None = None,
     rights: Mapping[str, Rights] = NOBODY_TO_ASK,
+    forges: Mapping[str, Heads] = NOTHING_TO_SEE,
     app_home: AppHome = AppHome(),  # noqa: B008 - it is frozen
 ) -> AsyncIterator[Orchestrator]:
     """The orchestrator at work: everything that was under way before goes on. Leaving it handles what was accepted.
 
     Args:
         rights: who may ask for what, by `Repo.forge`; of a forge that is not in it nobody may.
+        forges: what is looked at for what no webhook told, by `Repo.forge`.
         app_home: where the repositories of installations of our app are.
         notifier: tells people of the ends of runs; None: nobody can be told.
         uptime_s: a clock that goes on while this process is stopped, for noticing that it was; None: it never is.
@@ -346,26 +348,48 @@ async def running(
             rights=rights,
             app_home=app_home,
         )
-        grow(system, ports, patience, board, outbox)
+        turns = Turns()
+        watching = lambda: ForgesActor(  # noqa: E731 - likewise
+            ports, patience, forges=forges, ask=asking(system, policy), spawn=spawn, turns=turns
+        )
+        grow(system, ports, patience, board, outbox, watching)
         background.start_soon(_listen, presence, tick_ms)
         background.start_soon(_pulse, tell, tick_ms, (paths.TIMERS, paths.DISPATCH, paths.OUTBOX))
-        background.start_soon(_pulse, tell, policy.reconcile_every_ms, (paths.RECONCILER,))
+        background.start_soon(_pulse, tell, policy.reconcile_every_ms, (paths.RECONCILER, paths.FORGES))
         try:
             yield Orchestrator(system, ports, hub, repos, board)
         finally:
             background.cancel_scope.cancel()
 
 
+def asking(system: ActorSystem, policy: Policy) -> Ask:
+    """Asks the actor at a path, and raises what it answers with."""
+
+    async def ask(path: str, message: Any) -> Any:
+        answer = await system.ref(path).ask(message, timeout=policy.ask_timeout_ms / 1000)
+        if isinstance(answer, DeltaError):
+            raise answer
+        return answer
+
+    return ask
+
+
 def grow(
-    system: ActorSystem, ports: Ports, patience: Patience, board: Board, outbox: Callable[[], OutboxActor]
+    system: ActorSystem,
+    ports: Ports,
+    patience: Patience,
+    board: Board,
+    outbox: Callable[[], OutboxActor],
+    watching: Callable[[], ForgesActor],
 ) -> None:
-    """The supervision tree: four keepers that are always there, and repositories, runs and jobs that come and go."""
+    """The supervision tree: five keepers that are always there, and repositories, runs and jobs that come and go."""
     passivate_after_s = ports.policy.passivate_after_ms / 1000
     root = system.supervisor(paths.ROOT, intensity=KEEPER_INTENSITY, backoff=Backoff())
     root.start("dispatch", lambda: DispatchActor(ports, patience, board))
     root.start("outbox", outbox)
     root.start("timers", lambda: TimersActor(ports, patience))
     root.start("reconciler", lambda: ReconcilerActor(ports, patience))
+    root.start("forges", watching)
     root.entities(
         "repos",
         lambda repo_id: RepoActor("" if repo_id == paths.NO_REPO else repo_id, ports),

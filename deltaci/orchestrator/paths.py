@@ -9,8 +9,9 @@ DISPATCH: Final = f"{ROOT}/dispatch"
 OUTBOX: Final = f"{ROOT}/outbox"
 TIMERS: Final = f"{ROOT}/timers"
 RECONCILER: Final = f"{ROOT}/reconciler"
+FORGES: Final = f"{ROOT}/forges"
 NO_REPO: Final = "none"  # no repository's id: those begin with `repo_`
-KEEPERS: Final = (DISPATCH, OUTBOX, TIMERS, RECONCILER)
+KEEPERS: Final = (DISPATCH, OUTBOX, TIMERS, RECONCILER, FORGES)
 
 
 def repo_path(repo_id: str) -> str:

@@ -144,6 +144,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     approval_within_ms: int = 7 * 24 * 3_600_000
     timer_tick_ms: int = 250
     reconcile_every_ms: int = 5_000
+    forge_look_every_ms: int = 300_000
+    forge_settled_ms: int = 60_000
     effect_retry_first_ms: int = 1_000
     effect_retry_max_ms: int = 300_000
     plan_tries_max: int = 3

@@ -447,6 +447,16 @@ class MemoryStore:
         await self._beat()
         return self._forges.open_pull_requests(repo_id)
 
+    async def known_deliveries(self, delivery_ids: Sequence[str]) -> frozenset[str]:
+        """Those of `delivery_ids` that are in the ledger."""
+        await self._beat()
+        return self._forges.known(delivery_ids)
+
+    async def remote_ids(self, repo_id: str, prefix: str) -> dict[str, str]:
+        """What the forge calls things of ours, those whose key begins with `prefix`."""
+        await self._beat()
+        return self._forges.remote_ids(repo_id, prefix)
+
     async def remote_id(self, repo_id: str, key: str) -> str | None:
         """What the forge calls something of ours."""
         await self._beat()

@@ -1,6 +1,6 @@
 """The part of the memory store that keeps what forges told: the ledger of webhooks, pull requests, names of things."""
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
 import msgspec
@@ -73,6 +73,15 @@ class MemoryForges:
         """Those that are open, by number."""
         found = (self._pull_requests[key] for key in sorted(self._pull_requests) if key[0] == repo_id)
         return tuple(one for one in found if one.is_open)
+
+    def known(self, delivery_ids: Sequence[str]) -> frozenset[str]:
+        """Those that are in the ledger."""
+        return frozenset(delivery_id for _, delivery_id in self._deliveries if delivery_id in delivery_ids)
+
+    def remote_ids(self, repo_id: str, prefix: str) -> dict[str, str]:
+        """What the forge calls things of ours, those whose key begins with `prefix`."""
+        found = ((key, told) for (repo, key), told in self._remote_ids.items() if repo == repo_id and told)
+        return {key.removeprefix(prefix): told for key, told in found if key.startswith(prefix)}
 
     def remote_id(self, repo_id: str, key: str) -> str | None:
         """What the forge calls something of ours."""

@@ -574,6 +574,14 @@ class Store(Protocol):
         """Those that are open as far as we know, by number."""
         ...
 
+    async def known_deliveries(self, delivery_ids: Sequence[str]) -> frozenset[str]:
+        """Those of `delivery_ids` that are in the ledger, of whatever repository."""
+        ...
+
+    async def remote_ids(self, repo_id: str, prefix: str) -> dict[str, str]:
+        """All that are stored under keys that begin with `prefix`, without it; those that are empty are left out."""
+        ...
+
     async def remote_id(self, repo_id: str, key: str) -> str | None:
         """See `SaveRemoteId`."""
         ...

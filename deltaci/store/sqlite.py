@@ -6,6 +6,7 @@ Rule 3: what waits (for the disk, for another process, for a scan) waits on a th
         does not: on a thread every row waits for Python's global lock behind a busy loop.
 """
 
+import json
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -301,6 +302,15 @@ class SqliteStore:
     async def open_pull_requests(self, repo_id: str) -> tuple[PullRequest, ...]:
         """Those that are open as far as we know, by number."""
         return await self._read(reads.pull_requests, "open_pull_requests", (repo_id,))
+
+    async def known_deliveries(self, delivery_ids: Sequence[str]) -> frozenset[str]:
+        """Those of `delivery_ids` that are in the ledger."""
+        return frozenset(await self._read(reads.ids, "known_deliveries", (json.dumps(delivery_ids),)))
+
+    async def remote_ids(self, repo_id: str, prefix: str) -> dict[str, str]:
+        """What the forge calls things of ours, those whose key begins with `prefix`."""
+        found = await self._read(reads.pairs, "remote_ids", (repo_id, prefix, f"{prefix}\U0010ffff"))
+        return {key.removeprefix(prefix): remote_id for key, remote_id in found}
 
     async def remote_id(self, repo_id: str, key: str) -> str | None:
         """What the forge calls something of ours."""

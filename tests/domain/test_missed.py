@@ -170,7 +170,17 @@ def test_a_second_look_at_the_same_finds_nothing(seed: int) -> None:
 
 
 def a_delivery(guid: str, at_ms: int, number: int = 1, status: int = 500) -> RemoteDelivery:
-    return RemoteDelivery(id=number, guid=guid, event="push", status=status, at_ms=at_ms)
+    return RemoteDelivery(
+        id=number,
+        guid=guid,
+        delivered_at_ms=at_ms,
+        is_redelivery=False,
+        status_code=status,
+        event="push",
+        action="",
+        repository_id=1,
+        installation_id=None,
+    )
 
 
 def test_what_is_not_in_the_ledger_is_asked_for_again_by_its_newest_attempt() -> None:

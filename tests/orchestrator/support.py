@@ -17,8 +17,9 @@ from deltaci.domain.plan import NotifyRule, Plan, PlannedJob, Source, Step
 from deltaci.domain.repo import Repo
 from deltaci.domain.run import Run
 from deltaci.orchestrator.messages import Admit
-from deltaci.orchestrator.orchestrator import NOBODY_TO_ASK, Orchestrator, running
+from deltaci.orchestrator.orchestrator import NOBODY_TO_ASK, NOTHING_TO_SEE, Orchestrator, running
 from deltaci.orchestrator.ports import Credentials, Policy, Rights
+from deltaci.orchestrator.watch import Heads
 from deltaci.store.port import Explanation, Reported, Runner, Store
 from deltaci.store.space import endless
 from protocol import messages as wire
@@ -239,6 +240,7 @@ async def staged(
     has_room: Callable[[int], bool] = endless,
     credentials: Credentials | None = None,
     rights: Mapping[str, Rights] = NOBODY_TO_ASK,
+    forges: Mapping[str, Heads] = NOTHING_TO_SEE,
     **policy: Any,
 ) -> AsyncIterator[Stage]:
     """The stage with one repository; the keepers look around every few milliseconds."""
@@ -260,6 +262,7 @@ async def staged(
         has_room=has_room,
         credentials=credentials,
         rights=rights,
+        forges=forges,
     ) as orchestrator:
         repo = repo or a_repo()
         if all(known.id != repo.id for known in orchestrator.repos.all()):

@@ -83,7 +83,7 @@ async def test_a_full_disk_is_waited_for() -> None:
         run = await work_until_over(stage, runner, run_id)
         assert run.state == "SUCCEEDED"
         tree = nodes(stage.orchestrator.system.tree())
-        assert [tree[path].restarts for path in KEEPERS] == [0, 0, 0, 0]
+        assert [tree[path].restarts for path in KEEPERS] == [0] * len(KEEPERS)
         await assert_sound(store)
 
 
@@ -127,7 +127,7 @@ async def test_a_store_that_cannot_be_read_for_a_while_is_waited_for() -> None:
         assert run.state == "SUCCEEDED"
         tree = nodes(stage.orchestrator.system.tree())
         assert [tree[path].status for path in KEEPERS if tree[path].status is Status.QUARANTINED] == []
-        assert [tree[path].restarts for path in KEEPERS] == [0, 0, 0, 0]
+        assert [tree[path].restarts for path in KEEPERS] == [0] * len(KEEPERS)
 
 
 @pytest.mark.anyio

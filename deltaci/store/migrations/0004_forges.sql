@@ -25,6 +25,7 @@ ALTER TABLE ledger RENAME TO delivery;
 CREATE INDEX delivery_shared ON delivery (run_id) WHERE is_duplicate;
 CREATE INDEX delivery_by_digest ON delivery (repo_id, body_sha256) WHERE ignored IS NULL;
 CREATE INDEX delivery_by_repo ON delivery (repo_id, id);
+CREATE INDEX delivery_by_id ON delivery (delivery_id);
 
 CREATE TABLE pull_request (
     repo_id TEXT NOT NULL,

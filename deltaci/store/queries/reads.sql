@@ -176,6 +176,14 @@ SELECT number, snapshot FROM pull_request WHERE repo_id = ? AND number = ?;
 -- Those of a repository that are open as far as we know, by number.
 SELECT number, snapshot FROM pull_request WHERE repo_id = ? AND is_open ORDER BY number;
 
+-- name: known_deliveries
+-- Which of the ids in a JSON list are in the ledger.
+SELECT DISTINCT delivery_id FROM delivery WHERE delivery_id IN (SELECT value FROM json_each(?));
+
+-- name: remote_ids
+-- What the forge calls things of ours, keys from one to another; what was taken back is empty.
+SELECT key, remote_id FROM remote_id WHERE repo_id = ? AND key >= ? AND key < ? AND remote_id <> '';
+
 -- name: remote_id
 -- What the forge calls something of ours.
 SELECT remote_id FROM remote_id WHERE repo_id = ? AND key = ?;

@@ -174,3 +174,21 @@ def stepped_runs(number: int, *, key: RunKey, attempt: int = 1) -> SaveRun:
     )
     step = runs.create(a_run_id(number), key, trigger, attempt=attempt, now_ms=NOW_MS, timeout_ms=9, cancel_within_ms=9)
     return SaveRun(run=step.state, expected_revision=0, events=step.events, cause=WEBHOOK)  # type: ignore[arg-type]
+
+
+async def test_what_was_noted_under_a_beginning_is_found_together(store: Store) -> None:
+    """Without what was taken back, and without what another repository has."""
+    noted = {"head:refs/heads/main": "1", "head:pr:7": "2", "head:gone": "", "heads": "4", "hea": "5"}
+    await store.commit([SaveRemoteId(repo_id="repo_1", key=key, remote_id=told) for key, told in noted.items()])
+    await store.commit([SaveRemoteId(repo_id="repo_2", key="head:pr:9", remote_id="9")])
+
+    assert await store.remote_ids("repo_1", "head:") == {"refs/heads/main": "1", "pr:7": "2"}
+
+
+async def test_which_deliveries_are_in_the_ledger_of_any_repository(store: Store) -> None:
+    """A forge lists them without saying whose they are."""
+    await store.commit([a_delivery(delivery_id="d1", ignored="why")])
+    await store.commit([a_delivery(delivery_id="d'2", repo_id="repo_2", ignored="why")])
+
+    assert await store.known_deliveries(["d1", "d'2", "d3"]) == {"d1", "d'2"}
+    assert await store.known_deliveries([]) == frozenset()

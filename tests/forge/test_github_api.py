@@ -1,61 +1,18 @@
 """What GitHub alone has: checks with annotations, deliveries, a budget of writes; and limits that are none of ours."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from deltaci.domain.errors import ForgeRejected, ForgeUnavailable
-from deltaci.domain.repo import Repo
 from deltaci.forge.api import Status
-from deltaci.forge.budget import WriteBudget
-from deltaci.forge.github_access import GitHubAccess
-from deltaci.forge.github_api import GitHubApi
-from deltaci.forge.github_app import GitHubApp
-from tests.forge.asking import START_MS, VirtualTime, asking
-from tests.forge.certificates import app_key, public_pem
+from tests.forge.asking import START_MS
+from tests.forge.github_world import a_world
 from tests.forge.hooks import a_repo
-from tests.forge.servers.github import GitHubServer, github_server
-from tests.forge.servers.github_rules import App
-from tests.forge.servers.hosted import HostedRepo
 from tests.forge.servers.wire import Fault
 from tests.forge.test_checks import a_check, an_annotation
 
 pytestmark = pytest.mark.anyio
-TOKEN = "the-secret-token"
-
-
-@dataclass
-class World:
-    github: GitHubServer
-    api: GitHubApi
-    repo: Repo
-    shop: HostedRepo
-    time: VirtualTime
-
-    @property
-    def head(self) -> str:
-        return self.shop.branches["main"]
-
-
-@asynccontextmanager
-async def a_world(
-    *, is_app: bool = True, hook_url: str = "", budget: WriteBudget | None = None
-) -> AsyncIterator[World]:
-    time = VirtualTime()
-    async with github_server(now_ms=time.now_ms) as github, asking(time) as client:
-        app = None
-        if is_app:
-            github.app = App(public_key=public_pem(app_key()))
-            app = GitHubApp(client, time, api_url=github.url, client_id="Iv23liDeltaCI", private_key=app_key())
-        github.add_token(TOKEN)
-        shop = github.add_repo("acme/shop", installation_id=7 if is_app else 0)
-        shop.commit({"a": b"1"})
-        access = GitHubAccess(client, time, api_url=github.url, app=app, budget=budget)
-        repo = a_repo(installation_id=7 if is_app else 0, api_token=TOKEN, report_to="" if is_app else github.url)
-        yield World(github, GitHubApi(access, hook_url=hook_url), repo, shop, time)
 
 
 # ---- checks ----------------------------------------------------------------------------------------------------------

@@ -299,7 +299,7 @@ class Maintainer(Person):
         return lambda house: self._approve(house, self.repos[repo_id], request)
 
     async def _approve(self, house: Any, repo: Repo, request: Approve) -> str:
-        run = await held_run(house.store, repo, request)
+        run = await held_run(house.orchestrator.ports.store, repo, request)
         if isinstance(run, str):
             return run
         await house.orchestrator.approve(run.id, Cause("user", request.by, via=repo.forge))

@@ -26,7 +26,7 @@ from deltaci.orchestrator import orchestrator as house_of
 from deltaci.orchestrator.dispatch import Offer
 from deltaci.orchestrator.orchestrator import Orchestrator
 from deltaci.reporter.reporter import StatusReporter
-from deltaci.reporter.results import GitDocuments, StatusResults, TokenStatuses
+from deltaci.reporter.results import GitDocuments, StatusResults
 from deltaci.store.port import Hasten, Runner, Store
 from deltaci.store.sqlite import SqliteStore
 from protocol import messages as wire
@@ -116,8 +116,10 @@ class Life:
             clock = await self._go_on(store)
             statuses: Any = self.server.forge
             budget = WriteBudget(**NO_BOUND)
-            tokens = TokenStatuses(statuses, budget, clock)
-            results = {"git": GitDocuments(statuses), "github": StatusResults(tokens, account=tokens.account)}
+            results = {
+                "git": GitDocuments(statuses),
+                "github": StatusResults(statuses, account=lambda repo: repo.id),
+            }
             running = house_of.running(
                 store,
                 clock=clock,

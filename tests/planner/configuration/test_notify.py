@@ -9,9 +9,9 @@ from deltaci.domain.plan import NotifyRule, Plan, digest
 from deltaci.planner.configuration import configure
 from deltaci.planner.errors import ConfigurationInvalid
 from deltaci.planner.occasion import Occasion
-from deltaci.planner.planner import Planner
 from deltaci.planner.repository import Files
 from tests.planner.memory_view import MemoryView
+from tests.planner.planned import planned
 
 FILE = """
     version: 1
@@ -28,7 +28,7 @@ ALL = NotifyRule(channel="all", on=("succeeded", "canceled"))
 
 async def plan_of(text: str, **occasion: Any) -> Plan:
     view = MemoryView({"deltaci.yaml": textwrap.dedent(text)})
-    return await Planner().plan(view, (), base_sha="b" * 40, occasion=Occasion(**occasion))
+    return planned(view, (), base_sha="b" * 40, occasion=Occasion(**occasion))
 
 
 @pytest.mark.anyio

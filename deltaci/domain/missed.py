@@ -77,7 +77,8 @@ def pull_request_trigger(forge: Forge, one: PullRequest) -> Trigger:
         kind="pull_request",
         ref=_PULL_REF[forge].format(one.number),
         commit_sha=one.head_sha,
-        base_sha=one.base_sha,
+        base_sha=one.base_sha or None,
+        base_ref=one.base_ref,
         pr_number=one.number,
         stream=f"pr:{one.number}",
         is_fork=one.is_fork,
@@ -108,7 +109,10 @@ def missed(repo: Repo, look: Look, known: Known, latest_of: LatestOf) -> Found:
         trigger = pull_request_trigger(repo.forge, one)
         latest = latest_of(run_key(repo.id, trigger))
         is_old = known.heads is None and one.updated_at_ms <= repo.created_at_ms
-        if _is_missed(latest, is_noted=is_old or heads.get(f"pr:{one.number}") == one.head_sha):
+        before = known.pull_requests.get(one.number)
+        has_other_base = latest is not None and before is not None and before.base_ref != one.base_ref
+        is_noted = is_old or heads.get(f"pr:{one.number}") == one.head_sha
+        if has_other_base or _is_missed(latest, is_noted=is_noted):
             name = f"look:pr:{one.number}:{one.head_sha}:{_attempt(latest)}"
             found.append(Missed(delivery_id=name, trigger=trigger, pull_request=one))
     for ref, sha in look.heads.items():

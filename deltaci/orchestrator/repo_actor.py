@@ -189,7 +189,11 @@ class RepoActor(Stored[Repo | None]):
         latest = await self.ports.store.latest_run(run_key(repo.id, trigger))
         decision = admit(latest)
         run_id = same_content.run_id if same_content else None
-        is_same = isinstance(decision, SameRun) and not await self._is_about_to_be_superseded(repo, trigger, latest)
+        is_same = (
+            isinstance(decision, SameRun)
+            and not await self._is_about_to_be_superseded(repo, trigger, latest)
+            and not await self._has_other_base(message, trigger, latest)
+        )
         if run_id is None and is_same and latest is not None:
             run_id = latest.run_id
         if run_id is not None:
@@ -204,6 +208,20 @@ class RepoActor(Stored[Repo | None]):
             return False
         live = await self.ports.store.live_runs_of_stream(repo.id, trigger.stream)
         return latest.run_id in live and live[-1] != latest.run_id
+
+    async def _has_other_base(self, message: Admit, trigger: Trigger, latest: Latest | None) -> bool:
+        """Whether the pull request aims at another branch by now than when its commit ran: other things changed then.
+
+        An event that was overtaken says what was so earlier.
+        """
+        if latest is None or trigger.kind != "pull_request" or not trigger.base_ref:
+            return False
+        run = await self.ports.store.load_run(latest.run_id)
+        if run is None or run.trigger.base_ref in ("", trigger.base_ref):
+            return False
+        told = message.pull_request
+        known = None if told is None else await self.ports.store.pull_request(self.repo_id, told.number)
+        return told is None or known is None or known.updated_at_ms <= told.updated_at_ms
 
     async def _create(
         self, repo: Repo, message: Admit, trigger: Trigger, told: tuple[Write, ...], *, attempt: int

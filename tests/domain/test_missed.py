@@ -107,6 +107,16 @@ def test_a_head_whose_run_made_room_for_an_older_commit_is_missed() -> None:
     assert [each.delivery_id for each in told.missed] == [f"look:pr:7:{sha(1)}:2"]
 
 
+def test_a_pull_request_that_aims_at_another_branch_is_missed() -> None:
+    """Its commit has a run, of what it changed there."""
+    one, aimed = a_pull_request(), a_pull_request(base_ref="refs/heads/next", updated_at_ms=3_000)
+    look = Look(pull_requests=(aimed,), gone={}, heads={})
+
+    told = found(look, known({"pr:7": sha(1)}, one), {key_of(one): a_run()})
+
+    assert [each.trigger and each.trigger.base_ref for each in told.missed] == ["refs/heads/next"]
+
+
 @pytest.mark.parametrize(("updated_at_ms", "is_missed"), [(999, False), (1_000, False), (1_001, True)])
 def test_the_first_look_starts_only_what_is_newer_than_the_repository_here(updated_at_ms: int, is_missed: bool) -> None:
     """Whoever attaches a repository with a thousand old pull requests does not want a thousand runs."""

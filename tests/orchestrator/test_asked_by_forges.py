@@ -416,3 +416,25 @@ async def test_a_request_that_nobody_owes_an_outcome_is_found() -> None:
     await store.commit((lost,))
 
     assert [one.rule for one in (await verify(store)).violations] == ["request_is_owed"]
+
+
+async def test_a_pull_request_that_aims_at_another_branch_runs_again_and_an_overtaken_event_does_not_undo_it() -> None:
+    """Other things changed, compared with that branch; the run of the old comparison gives way."""
+    async with on_github() as stage:
+        at_main = msgspec.structs.replace(opened(), base_ref="refs/heads/main")
+        at_next = msgspec.structs.replace(opened(), base_ref="refs/heads/next")
+        first = await send(stage, "d1", trigger=at_main, pull_request=pull(at_ms=1_000))
+        aimed = pull(at_ms=3_000, base_ref="refs/heads/next")
+
+        second = await send(stage, "d2", trigger=at_next, pull_request=aimed)
+        again = await send(stage, "d3", trigger=at_next, pull_request=aimed)
+        late = await send(stage, "d4", trigger=at_main, pull_request=pull(at_ms=2_000))
+
+        assert second.run_id not in (first.run_id, None)
+        assert [one.run_id for one in (again, late)] == [second.run_id] * 2
+        ended = await stage.run_until(str(first.run_id), "CANCELED")
+        assert ended.end_reason == "superseded"
+        run = await stage.orchestrator.run(str(second.run_id))
+        assert (run.attempt, run.trigger.base_ref) == (2, "refs/heads/next")
+        await settled(stage)
+        await assert_sound(stage.store)

@@ -14,6 +14,7 @@ from deltaci.domain.errors import ForgeRejected, ForgeUnavailable
 from deltaci.domain.job import Job
 from deltaci.domain.plan import PlannedJob
 from deltaci.domain.repo import Repo
+from deltaci.domain.run import is_held
 from deltaci.forge.checks import (
     ANNOTATIONS_A_REQUEST,
     Annotation,
@@ -53,6 +54,7 @@ RERUN_FAILED: Final = CheckAction(
     label="Run failed again", description="A new attempt of what failed", identifier="rerun_failed"
 )
 CANCEL: Final = CheckAction(label="Cancel", description="Stop the run", identifier="cancel")
+APPROVE: Final = CheckAction(label="Approve", description="Let this commit run", identifier="approve")
 
 
 class ChecksApi(CommentsApi, Protocol):
@@ -192,7 +194,7 @@ def _live(snapshot: Snapshot, name: str) -> CheckRun:
 
 def _of_run(snapshot: Snapshot, shown: Shown) -> CheckRun:
     own = shown.checks[-1]
-    actions: tuple[CheckAction, ...] = (CANCEL,)
+    actions: tuple[CheckAction, ...] = (APPROVE, CANCEL) if is_held(snapshot.run) else (CANCEL,)
     if own.is_final:
         actions = (RERUN,) if own.state == "success" else (RERUN_FAILED, RERUN)
     return _check_run(snapshot, own, summary.of_run(shown), (), actions)

@@ -74,6 +74,26 @@ def test_a_check_tells_all_that_is_known() -> None:
     in_virtual_time(main)
 
 
+def test_a_held_run_has_a_button_that_lets_it_go_on() -> None:
+    """As long as it is held, and beside the one that stops it."""
+
+    async def main() -> None:
+        world, run = World(), run_of(1)
+        held = msgspec.structs.replace(run, state=RunState.CREATED, hold="approval")
+        world.store.add(held)
+        await world.tell()
+        waiting = world.of("deltaci").check
+        world.store.move(run.id, run=msgspec.structs.replace(held, approved_by="ada", approved_at_ms=1))
+        await world.tell()
+        approved = world.of("deltaci").check
+
+        assert (waiting.status, waiting.title) == ("queued", "Waits for approval")
+        assert [one.identifier for one in waiting.actions] == ["approve", "cancel"]
+        assert [one.identifier for one in approved.actions] == ["cancel"]
+
+    in_virtual_time(main)
+
+
 @pytest.mark.parametrize(
     ("state", "reason", "is_required", "conclusion"),
     [

@@ -12,6 +12,7 @@ import ssl
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
@@ -402,6 +403,12 @@ class _Known:
         while self._bytes > CACHED_BYTES_MAX or len(self._answers) > CACHED_MAX:
             _, gone = self._answers.popitem(last=False)
             self._bytes -= len(gone.body)
+
+
+async def found_among(names: Sequence[str], find: Callable[[str], Awaitable[T | None]]) -> dict[str, T]:
+    """What `find` returns for each of `names`, a few at a time; without those for which that is None. As `all_of`."""
+    found = zip(names, await all_of([partial(find, name) for name in names]), strict=True)
+    return {name: one for name, one in found if one is not None}
 
 
 async def all_of(calls: Sequence[Callable[[], Awaitable[T]]], *, at_once: int = 8) -> list[T]:

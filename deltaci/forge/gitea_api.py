@@ -21,7 +21,7 @@ from deltaci.forge import findings
 from deltaci.forge.access import TokenAccess, leads_here, named, owner_and_name
 from deltaci.forge.answers import Answer, AnswerTooLong, read
 from deltaci.forge.api import Changed, Credential, Finding, RemoteEntry, RemoteTree, Status, StatusState
-from deltaci.forge.client import Ask, ForgeClient, all_of, path_of
+from deltaci.forge.client import Ask, ForgeClient, all_of, found_among, path_of
 from deltaci.forge.trees import differing
 from deltaci.forge.webhook import AUTHOR_CHARACTERS_MAX, TITLE_CHARACTERS_MAX, one_line
 
@@ -210,9 +210,7 @@ class GiteaApi:
         self, repo: Repo, commit_sha: str, paths: Sequence[str], *, bytes_max: int
     ) -> dict[str, bytes]:
         """See `ForgeApi`."""
-        calls = [partial(self._read_file, repo, commit_sha, path, bytes_max) for path in paths]
-        found = zip(paths, await all_of(calls), strict=True)
-        return {path: data for path, data in found if data is not None}
+        return await found_among(paths, lambda path: self._read_file(repo, commit_sha, path, bytes_max))
 
     async def _read_file(self, repo: Repo, commit_sha: str, path: str, bytes_max: int) -> bytes | None:
         asked = f"read {one_line(path, 200)} of {named(repo)}@{commit_sha}"

@@ -26,7 +26,7 @@ from deltaci.forge.access import literal_beginning, named
 from deltaci.forge.answers import Answer, AnswerTooLong, read
 from deltaci.forge.api import Changed, Credential, Finding, RemoteEntry, RemoteTree, Status, StatusState
 from deltaci.forge.checks import CheckRun
-from deltaci.forge.client import Ask, all_of
+from deltaci.forge.client import Ask, all_of, found_among
 from deltaci.forge.github_access import GitHubAccess
 from deltaci.forge.github_app import (
     CHECKS,
@@ -189,9 +189,7 @@ class GitHubApi:
         self, repo: Repo, commit_sha: str, paths: Sequence[str], *, bytes_max: int
     ) -> dict[str, bytes]:
         """See `ForgeApi`. A link is read as what it leads to."""
-        calls = [partial(self._read_file, repo, commit_sha, path, bytes_max) for path in paths]
-        found = zip(paths, await all_of(calls), strict=True)
-        return {path: data for path, data in found if data is not None}
+        return await found_among(paths, lambda path: self._read_file(repo, commit_sha, path, bytes_max))
 
     async def _read_file(self, repo: Repo, commit_sha: str, path: str, bytes_max: int) -> bytes | None:
         asked = f"read {one_line(path, 200)} of {named(repo)}@{commit_sha}"

@@ -30,8 +30,8 @@ from deltaci.domain.repo import Repo
 from deltaci.domain.run import JobSeen, Run
 from deltaci.domain.states import AttemptState, JobState
 from deltaci.forge.webhook import signature
-from deltaci.store.port import AddJob, Runner, SaveJob, SavePlan, SaveRepo, SaveRun, Token, Write
 from deltaci.store.sqlite import SqliteStore
+from deltaci.store.writes import AddJob, Runner, SaveJob, SavePlan, SaveRepo, SaveRun, Token, Write
 
 SEED = 20_240_229
 SECRET = "benchmarks sign with this"

@@ -58,9 +58,10 @@ from deltaci.reporter.results import GitDocuments, StatusResults
 from deltaci.settings import Settings
 from deltaci.store import directory
 from deltaci.store.artifacts import ArtifactFiles
-from deltaci.store.port import Audit, Hasten, Store, Token
+from deltaci.store.port import Store
 from deltaci.store.space import DiskSpace
 from deltaci.store.sqlite import SqliteStore
+from deltaci.store.writes import Audit, Hasten, Token
 
 ADMIN_TOKEN_FILE: Final = directory.ADMIN_TOKEN_FILE
 DATABASE_FILE: Final = directory.DATABASE_FILE

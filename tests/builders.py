@@ -28,7 +28,7 @@ from deltaci.domain.project import CacheRule, Project, ProjectJob
 from deltaci.domain.repo import Repo
 from deltaci.domain.run import Run
 from deltaci.domain.states import EndReason, JobState
-from deltaci.store.port import AddJob, Delivery, Owe, SaveJob, SavePlan, SaveRun
+from deltaci.store.writes import AddJob, Delivery, Owe, SaveJob, SavePlan, SaveRun
 
 NOW_MS = 1_700_000_000_000
 HOLD_WITHIN_MS = 7 * 24 * 3_600_000

@@ -21,7 +21,8 @@ from deltaci.domain.job import Job
 from deltaci.domain.plan import PlannedJob
 from deltaci.domain.repo import Repo
 from deltaci.domain.states import EndReason
-from deltaci.store.port import Explanation, LogState
+from deltaci.store.port import LogState
+from deltaci.store.writes import Explanation
 
 TAIL_BYTES: Final = 256 * 1024
 LINES_MAX: Final = 4_000

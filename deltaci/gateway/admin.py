@@ -11,7 +11,7 @@ from deltaci.domain.ids import RANDOM_BYTES, hashed, new_id
 from deltaci.gateway import answers
 from deltaci.gateway.auth import authenticate, user
 from deltaci.gateway.house import House
-from deltaci.store.port import Audit, Token
+from deltaci.store.writes import Audit, Token
 
 bp = Blueprint("admin", __name__)
 

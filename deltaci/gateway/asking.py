@@ -9,7 +9,7 @@ from deltaci.domain.errors import MalformedRequest, NotFound
 from deltaci.domain.repo import Repo
 from deltaci.gateway.auth import authenticate
 from deltaci.gateway.house import House
-from deltaci.store.port import Token
+from deltaci.store.writes import Token
 
 T = TypeVar("T")
 

@@ -10,7 +10,8 @@ from quart import Request, Websocket
 from deltaci.domain.errors import DeltaError
 from deltaci.domain.events import Cause
 from deltaci.domain.ids import hashed
-from deltaci.store.port import Store, Token
+from deltaci.store.port import Store
+from deltaci.store.writes import Token
 
 Scope = Literal["admin", "runner"]
 TOKEN_MAX: Final = 512

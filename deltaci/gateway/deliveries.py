@@ -6,7 +6,8 @@ from quart import Blueprint, Response, request
 from deltaci.gateway import answers, views
 from deltaci.gateway.asking import NUMBER_MAX, admin, body_as, house_of, number_in_query, repo_named
 from deltaci.gateway.auth import user
-from deltaci.store.port import Delivery, NumberedDelivery
+from deltaci.store.port import NumberedDelivery
+from deltaci.store.writes import Delivery
 
 bp = Blueprint("deliveries", __name__, url_prefix="/api/v1/deliveries")
 

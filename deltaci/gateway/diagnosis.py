@@ -13,7 +13,8 @@ import msgspec
 
 from deltaci.domain.repo import Repo
 from deltaci.forge.api import Finding
-from deltaci.store.port import Delivery, Owed, QueuedJob
+from deltaci.store.port import Owed, QueuedJob
+from deltaci.store.writes import Delivery
 
 LISTED_MAX: Final = 10
 # A debt that was tried so often is no hiccup.

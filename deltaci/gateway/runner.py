@@ -14,7 +14,7 @@ from deltaci.domain.machine import Refusal
 from deltaci.gateway import answers
 from deltaci.gateway.auth import authenticate
 from deltaci.gateway.house import House, raw_body
-from deltaci.store.port import ArtifactStored, Runner
+from deltaci.store.writes import ArtifactStored, Runner
 from protocol import messages as wire
 from protocol.codec import (
     JSON_TYPE,

@@ -18,7 +18,8 @@ from deltaci.domain.run import JobSeen, Run, is_held, is_satisfied, waiting_text
 from deltaci.domain.states import WaitingReason
 from deltaci.domain.waiting import waiting
 from deltaci.orchestrator.orchestrator import Orchestrator
-from deltaci.store.port import ArtifactStored, Delivery, Explanation, JournalEntry, NumberedDelivery, Owed, Store
+from deltaci.store.port import JournalEntry, NumberedDelivery, Owed, Store
+from deltaci.store.writes import ArtifactStored, Delivery, Explanation
 
 
 def run_view(run: Run, repo_name: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from deltaci.forge.webhook import Webhook
 from deltaci.gateway import answers
 from deltaci.gateway.house import House, raw_body
 from deltaci.orchestrator.messages import Admit, Admitted
-from deltaci.store.port import Audit
+from deltaci.store.writes import Audit
 
 bp = Blueprint("webhooks", __name__, url_prefix="/api/v1/webhooks")
 

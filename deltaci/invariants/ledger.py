@@ -8,7 +8,8 @@ from deltaci.domain.requests import in_words
 from deltaci.domain.run import Run
 from deltaci.invariants.past import Past
 from deltaci.invariants.rules import Found, Rule, Violation, violation
-from deltaci.store.port import Delivery, Owed
+from deltaci.store.port import Owed
+from deltaci.store.writes import Delivery
 
 # What a delivery is answered with, for ever: its run, why it has none, or what it asks for, in words.
 Answer: TypeAlias = tuple[str | None, str | None, str | None]

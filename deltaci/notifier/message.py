@@ -16,7 +16,7 @@ from deltaci.domain.run import Run
 from deltaci.domain.states import EndReason, JobState, RunState
 from deltaci.forge.webhook import one_line
 from deltaci.reporter.desired import REASONS, run_url, why_of
-from deltaci.store.port import Explanation
+from deltaci.store.writes import Explanation
 
 NAMED_JOBS_MAX: Final = 10
 LINE_CHARACTERS_MAX: Final = 300

@@ -12,7 +12,8 @@ from deltaci.domain.clock import Clock
 from deltaci.domain.errors import ForgeRejected, ForgeUnavailable
 from deltaci.domain.run import Run
 from deltaci.notifier.message import Message, channels, happened, message, unexplained
-from deltaci.store.port import Reported, Store
+from deltaci.store.port import Store
+from deltaci.store.writes import Reported
 
 # For so long after a run's end it is worth waiting for the explanations of what failed.
 EXPLAINED_WITHIN_MS: Final = 15_000

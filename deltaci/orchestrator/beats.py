@@ -15,7 +15,7 @@ from deltaci.domain.run import CancelIntent, Run
 from deltaci.orchestrator import paths
 from deltaci.orchestrator.messages import DoJob, Wake
 from deltaci.orchestrator.ports import Ports
-from deltaci.store.port import Owe, SaveJob, SaveRun, Write
+from deltaci.store.writes import Owe, SaveJob, SaveRun, Write
 
 
 def run_writes(step: Step[Run], expected_revision: int, cause: Cause, ports: Ports) -> list[Write]:

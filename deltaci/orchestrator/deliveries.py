@@ -40,7 +40,7 @@ from deltaci.orchestrator.beats import sha256_of, wake_outbox
 from deltaci.orchestrator.messages import Alter, DoRun, Rerun
 from deltaci.orchestrator.ports import AppHome, Ports, Rights
 from deltaci.orchestrator.repo_actor import NameTaken, RepoRemoved
-from deltaci.store.port import Audit, Delivery, DeliveryActed, Owe, Reply, SaveRepo, Write
+from deltaci.store.writes import Audit, Delivery, DeliveryActed, Owe, Reply, SaveRepo, Write
 
 SECRET_BYTES: Final = 32
 APP_FORGE: Final = "github"

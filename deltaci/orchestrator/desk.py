@@ -37,7 +37,8 @@ from deltaci.orchestrator.messages import (
 )
 from deltaci.orchestrator.ports import Ports
 from deltaci.orchestrator.runners import RunnerHub
-from deltaci.store.port import Audit, QueuedJob, Runner
+from deltaci.store.port import QueuedJob
+from deltaci.store.writes import Audit, Runner
 from protocol import messages as wire
 from protocol.codec import encode_json
 

@@ -38,7 +38,8 @@ from deltaci.orchestrator.messages import (
 )
 from deltaci.orchestrator.ports import Ports
 from deltaci.orchestrator.stored import Stored
-from deltaci.store.port import Audit, LogChunk, LogState, QueuedJob, Write
+from deltaci.store.port import LogState, QueuedJob
+from deltaci.store.writes import Audit, LogChunk, Write
 from protocol.messages import CancelRequested, StaleLease
 
 

@@ -13,7 +13,8 @@ from deltaci.domain.plan import Plan, PlannedJob
 from deltaci.domain.pull_request import PullRequest
 from deltaci.domain.requests import Request
 from deltaci.domain.run import JobSeen, RunCommand
-from deltaci.store.port import QueuedJob, Reply
+from deltaci.store.port import QueuedJob
+from deltaci.store.writes import Reply
 
 T = TypeVar("T")
 

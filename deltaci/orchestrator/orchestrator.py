@@ -52,8 +52,9 @@ from deltaci.orchestrator.run_actor import RunActor
 from deltaci.orchestrator.runners import RunnerHub
 from deltaci.orchestrator.stored import Patience
 from deltaci.orchestrator.watch import Ask, Heads
-from deltaci.store.port import Audit, Delivery, Owe, Reply, SaveRepo, Store
+from deltaci.store.port import Store
 from deltaci.store.space import endless
+from deltaci.store.writes import Audit, Delivery, Owe, Reply, SaveRepo
 
 # A permanent actor that crashes this often is broken: the process ends, and the service manager starts it anew.
 KEEPER_INTENSITY: Final = Intensity(crashes_max=10, period_s=60)

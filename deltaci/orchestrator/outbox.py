@@ -36,7 +36,8 @@ from deltaci.orchestrator.deliveries import Deliveries
 from deltaci.orchestrator.messages import Answer, DoRun, UsePlan, Wake
 from deltaci.orchestrator.ports import Analyzer, AppHome, Notifier, Planner, Ports, Reporter, Rights
 from deltaci.orchestrator.stored import Keeper, Patience
-from deltaci.store.port import Owe, Owed, Postpone, Settle
+from deltaci.store.port import Owed
+from deltaci.store.writes import Owe, Postpone, Settle
 
 # What this machine lacks, for a while
 OURS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EROFS})

@@ -14,8 +14,9 @@ from deltaci.domain.repo import Repo
 from deltaci.domain.requests import Right
 from deltaci.domain.run import Run
 from deltaci.orchestrator.presence import Presence
-from deltaci.store.port import Explanation, Store
+from deltaci.store.port import Store
 from deltaci.store.space import endless
+from deltaci.store.writes import Explanation
 from protocol.messages import ServerMessage
 
 

@@ -9,7 +9,8 @@ from deltaci.domain.blueprint import Blueprint
 from deltaci.domain.events import Cause
 from deltaci.domain.recipe import Change, after_run
 from deltaci.domain.run import Run
-from deltaci.store.port import Audit, DropBlueprint, SaveRecipe, Store, Write
+from deltaci.store.port import Store
+from deltaci.store.writes import Audit, DropBlueprint, SaveRecipe, Write
 
 
 async def keep(store: Store, run_id: str, *, now_ms: int) -> None:

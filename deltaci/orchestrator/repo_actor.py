@@ -33,7 +33,7 @@ from deltaci.orchestrator.messages import (
 )
 from deltaci.orchestrator.ports import Ports
 from deltaci.orchestrator.stored import Stored
-from deltaci.store.port import (
+from deltaci.store.writes import (
     Audit,
     ChangeRepo,
     Delivery,

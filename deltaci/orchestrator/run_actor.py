@@ -24,7 +24,8 @@ from deltaci.orchestrator.beats import cancel_of, run_writes, wake_outbox
 from deltaci.orchestrator.messages import Accepted, Answer, DoJob, DoRun, Due, JobMoved, Look, Queued, UsePlan
 from deltaci.orchestrator.ports import Ports
 from deltaci.orchestrator.stored import Stored
-from deltaci.store.port import AddJob, QueuedJob, SaveBlueprint, SavePlan, Write
+from deltaci.store.port import QueuedJob
+from deltaci.store.writes import AddJob, SaveBlueprint, SavePlan, Write
 
 
 class Progress:

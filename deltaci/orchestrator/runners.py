@@ -5,7 +5,7 @@ from collections.abc import Callable
 import msgspec
 
 from deltaci.domain.clock import Clock
-from deltaci.store.port import Runner
+from deltaci.store.writes import Runner
 from protocol.messages import ServerMessage
 
 

@@ -18,7 +18,7 @@ from deltaci.orchestrator import paths
 from deltaci.orchestrator.beats import sha256_of
 from deltaci.orchestrator.messages import Admit
 from deltaci.orchestrator.ports import Ports
-from deltaci.store.port import SavePullRequest, SaveRemoteId, Write
+from deltaci.store.writes import SavePullRequest, SaveRemoteId, Write
 
 # Under which keys it is noted what is dealt with, and that there was a look at all.
 HEAD: Final = "head:"

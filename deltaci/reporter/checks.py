@@ -31,7 +31,7 @@ from deltaci.reporter.ports import Memory, ResultsPort, Sent, Snapshot
 from deltaci.reporter.results import CommentsApi, send_comment, shown_of
 from deltaci.reporter.summary import Shown
 from deltaci.reporter.tellings import COMMENT, Telling, digest_of, is_told_early, rank
-from deltaci.store.port import Explanation
+from deltaci.store.writes import Explanation
 
 AGAIN_MS: Final = 1_000
 REFUSED: Final = "refused"

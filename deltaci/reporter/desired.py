@@ -22,7 +22,7 @@ from deltaci.domain.retry import INFRASTRUCTURE
 from deltaci.domain.run import Run, is_held
 from deltaci.domain.states import EndReason, JobState, RunState
 from deltaci.reporter.names import context
-from deltaci.store.port import Explanation
+from deltaci.store.writes import Explanation
 
 CheckState: TypeAlias = Literal[
     "queued", "running", "success", "neutral", "skipped", "failure", "timed_out", "error", "canceled"

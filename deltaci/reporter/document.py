@@ -9,7 +9,7 @@ from deltaci.domain.job import Job
 from deltaci.domain.plan import Plan, Reason
 from deltaci.domain.run import Run
 from deltaci.reporter.desired import VERDICTS, own, run_url, why_of
-from deltaci.store.port import Explanation
+from deltaci.store.writes import Explanation
 
 DOCUMENT_VERSION = 1
 

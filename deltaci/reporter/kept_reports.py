@@ -14,7 +14,7 @@ from deltaci.domain.repo import Repo
 from deltaci.forge.checks import Annotation
 from deltaci.reporter import junit
 from deltaci.reporter.checks import workdir_of
-from deltaci.store.port import ArtifactStored
+from deltaci.store.writes import ArtifactStored
 
 ARTIFACT: Final = "reports"
 ARCHIVE_BYTES_MAX: Final = 4 * 1024 * 1024

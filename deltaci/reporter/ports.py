@@ -13,7 +13,7 @@ from deltaci.domain.repo import Latest, Repo
 from deltaci.domain.run import Run
 from deltaci.forge.checks import Annotation
 from deltaci.reporter.tellings import Telling
-from deltaci.store.port import Explanation, Write
+from deltaci.store.writes import Explanation, Write
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

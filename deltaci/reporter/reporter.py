@@ -22,7 +22,7 @@ from deltaci.forge.checks import Annotation
 from deltaci.reporter.pace import Budget, Pace
 from deltaci.reporter.ports import KeptReports, ReportStore, ResultsPort, Snapshot
 from deltaci.reporter.tellings import Telling, open_tellings
-from deltaci.store.port import Reported, SaveRemoteId
+from deltaci.store.writes import Reported, SaveRemoteId
 
 NEXT_TURN_MS: Final = 1_000
 REPORTS_READ_MAX: Final = 50

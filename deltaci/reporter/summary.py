@@ -16,7 +16,7 @@ from deltaci.domain.script import Reason
 from deltaci.domain.states import JobState
 from deltaci.reporter.desired import Check, has_failed, job_url, reason_of, run_url, took, why_of
 from deltaci.reporter.markdown import block, cell, code, joined, link, words
-from deltaci.store.port import Explanation
+from deltaci.store.writes import Explanation
 
 # GitHub takes 65,535 characters; in bytes it is never too long
 SUMMARY_BYTES_MAX: Final = 65_535

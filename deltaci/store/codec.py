@@ -17,7 +17,7 @@ from deltaci.domain.recipe import Recipe
 from deltaci.domain.repo import Repo
 from deltaci.domain.requests import Request
 from deltaci.domain.run import Run
-from deltaci.store.port import Explanation, Runner
+from deltaci.store.writes import Explanation, Runner
 
 T = TypeVar("T")
 

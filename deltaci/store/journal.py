@@ -12,7 +12,8 @@ import msgspec
 
 from deltaci.domain import ids
 from deltaci.domain.events import Cause, JobEvent, RunEvent, encode_event, type_name
-from deltaci.store.port import Audit, JournalEntry
+from deltaci.store.port import JournalEntry
+from deltaci.store.writes import Audit
 
 GENESIS: Final = bytes(32)  # the "previous hash" of the first row
 

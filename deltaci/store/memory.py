@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
 from typing import Any, TypeVar, assert_never
 
 import anyio.lowlevel
-import msgspec
 
 from deltaci.domain import job as jobs
 from deltaci.domain import run as runs
@@ -27,9 +26,21 @@ from deltaci.domain.trust import approved_author
 from deltaci.store.journal import GENESIS, Draft, Row, chained, draft_of_audit, drafts_of_events, entry_of
 from deltaci.store.memory_forges import MemoryForges
 from deltaci.store.memory_logs import MemoryLogs
+from deltaci.store.memory_outbox import MemoryOutbox
 from deltaci.store.memory_recipes import MemoryRecipes
-from deltaci.store.memory_rows import drafts_of_job, is_of_stream, job_row, newest_attempts, run_keys, run_row
-from deltaci.store.port import (
+from deltaci.store.memory_registry import MemoryRegistry
+from deltaci.store.memory_rows import (
+    drafts_of_job,
+    is_of_stream,
+    is_to_advance,
+    job_row,
+    newest_attempts,
+    run_keys,
+    run_row,
+)
+from deltaci.store.port import HeldJob, JournalEntry, LogState, NumberedDelivery, Owed, QueuedJob, Rows, RunSummary
+from deltaci.store.rules import check, position_of, refused
+from deltaci.store.writes import (
     AddJob,
     ArtifactStored,
     Audit,
@@ -39,20 +50,12 @@ from deltaci.store.port import (
     DropBlueprint,
     Explanation,
     Hasten,
-    HeldJob,
-    JournalEntry,
     LogChunk,
-    LogState,
-    NumberedDelivery,
     Owe,
-    Owed,
     Postpone,
-    QueuedJob,
     Reply,
     Reported,
-    Rows,
     Runner,
-    RunSummary,
     SaveBlueprint,
     SaveJob,
     SavePlan,
@@ -65,13 +68,11 @@ from deltaci.store.port import (
     Token,
     Write,
 )
-from deltaci.store.rules import check, position_of, refused
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 _HELD = (JobState.RUNNING, JobState.CANCEL_REQUESTED)
-_MOVED = (JobState.RUNNING, JobState.SUCCEEDED, JobState.FAILED, JobState.TIMED_OUT)
 
 
 class MemoryStore:
@@ -84,17 +85,14 @@ class MemoryStore:
         self._jobs: dict[str, tuple[Job, PlannedJob]] = {}
         self._jobs_of_run: dict[str, tuple[str, ...]] = {}
         self._needs: dict[str, tuple[str, ...]] = {}
-        self._outbox: dict[str, Owed] = {}
-        self._generation = 0
         self._replies: dict[str, Reply] = {}
         self._artifacts: dict[tuple[str, int, str], ArtifactStored] = {}
         self._explanations: dict[tuple[str, int], Explanation] = {}
         self._reported: dict[tuple[str, str], str] = {}
-        self._repos: dict[str, Repo] = {}
-        self._tokens: dict[str, Token] = {}
-        self._runners: dict[str, Runner] = {}
         self._recipes = MemoryRecipes(self._put, self._take)
         self._forges = MemoryForges(self._put)
+        self._outbox = MemoryOutbox(self._put, self._take)
+        self._registry = MemoryRegistry(self._put)
         self._logs = MemoryLogs(self._put)
         self._journal: list[Row] = []
         self._undo: list[Callable[[], Any]] = []
@@ -153,16 +151,8 @@ class MemoryStore:
                 self._insert(self._plans, write.run_id, write.plan, write)
             case SaveBlueprint() | DropBlueprint() | SaveRecipe():
                 self._recipes.apply(write)
-            case Owe():
-                self._owe(write.effect, write.due_at_ms)
-            case Settle():
-                owed = self._outbox.get(write.key)
-                if owed is not None and owed.generation == write.generation:
-                    self._take(self._outbox, write.key)
-            case Postpone():
-                self._postpone(write)
-            case Hasten():
-                self._hasten(write.latest_at_ms)
+            case Owe() | Settle() | Postpone() | Hasten():
+                self._outbox.apply(write)
             case Delivery() | DeliveryActed() | SavePullRequest() | SaveRemoteId():
                 self._forges.apply(write)
             case Reply():
@@ -171,21 +161,8 @@ class MemoryStore:
                 self._logs.append(write)
             case Audit():
                 return [draft_of_audit(write)]
-            case SaveRepo():
-                if any(repo.name == write.repo.name for repo in self._repos.values()):
-                    raise refused(write)
-                self._insert(self._repos, write.repo.id, write.repo, write)
-            case ChangeRepo():
-                self._change_repo(write)
-            case Token():
-                if any(token.id == write.id for token in self._tokens.values()):
-                    raise refused(write)
-                self._insert(self._tokens, write.token_hash, write, write)
-            case Runner():
-                namesake = self._namesake(write.token_id, write.name)
-                if namesake is not None and namesake.id != write.id:
-                    raise refused(write)
-                self._put(self._runners, write.id, write)
+            case SaveRepo() | ChangeRepo() | Token() | Runner():
+                self._registry.apply(write)
             case Explanation():
                 self._put(self._explanations, (write.job_id, write.attempt), write)
             case Reported():
@@ -216,13 +193,6 @@ class MemoryStore:
         self._put(self._needs, job.id, write.needs)
         return drafts_of_job(write, 1)
 
-    def _change_repo(self, write: ChangeRepo) -> None:
-        repo, stored = write.repo, self._repos.get(write.repo.id)
-        namesakes = (one for one in self._repos.values() if one.name == repo.name and one.id != repo.id)
-        if stored is None or stored.revision != repo.revision - 1 or next(namesakes, None) is not None:
-            raise refused(write)
-        self._put(self._repos, repo.id, repo)
-
     def _is_kept_out(self, write: SaveJob) -> bool:
         if not write.is_grant:
             return False
@@ -233,30 +203,6 @@ class MemoryStore:
     def _holder(self, repo_id: str, concurrency: str) -> str | None:
         held = (job for job, _ in self._jobs.values() if concurrency and job.state in _HELD)
         return next((job.id for job in held if (job.repo_id, job.concurrency) == (repo_id, concurrency)), None)
-
-    def _owe(self, effect: Effect, due_at_ms: int) -> None:
-        self._generation += 1
-        owed = Owed(effect=effect, generation=self._generation, due_at_ms=due_at_ms, tries=0)
-        self._put(self._outbox, effect.key, owed)
-
-    def _postpone(self, write: Postpone) -> None:
-        owed = self._outbox.get(write.key)
-        if owed is None or owed.generation != write.generation:
-            return
-        later = Owed(
-            effect=owed.effect,
-            generation=owed.generation,
-            due_at_ms=write.due_at_ms,
-            tries=owed.tries + 1,
-            error=write.error,
-            is_refused=write.is_refused,
-        )
-        self._put(self._outbox, write.key, later)
-
-    def _hasten(self, latest_at_ms: int) -> None:
-        for key, owed in list(self._outbox.items()):
-            if not owed.is_refused and owed.due_at_ms > latest_at_ms:
-                self._put(self._outbox, key, msgspec.structs.replace(owed, due_at_ms=latest_at_ms))
 
     async def _beat(self) -> None:
         """Let others run, as a store that goes to disk does."""
@@ -313,7 +259,7 @@ class MemoryStore:
             and (before is None or run.id < before)
         ]
         wanted.sort(key=lambda run: run.id, reverse=True)
-        return tuple(RunSummary(run=run, repo_name=self._name_of(run.key.repo_id)) for run in wanted[:limit])
+        return tuple(RunSummary(run=run, repo_name=self._registry.name_of(run.key.repo_id)) for run in wanted[:limit])
 
     # ---- recipes -------------------------------------------------------------------------------------------------
 
@@ -363,14 +309,18 @@ class MemoryStore:
     async def runs_to_advance(self, limit: int) -> tuple[str, ...]:
         """Live runs that missed a wake-up."""
         await self._beat()
-        return tuple(sorted(run.id for run in self._live_runs() if self._is_to_advance(run))[:limit])
+        return tuple(
+            sorted(run.id for run in self._live_runs() if is_to_advance(run, self._jobs_in(run.id), self._needs))[
+                :limit
+            ]
+        )
 
     async def superseded_runs(self, limit: int) -> tuple[tuple[str, str], ...]:
         """(older, newer) for each live run that a newer one of its stream makes superfluous."""
         await self._beat()
         pairs, shared = [], self._shared_runs()
         for run in self._live_runs():
-            repo = self._repos.get(run.key.repo_id)
+            repo = self._registry.repo(run.key.repo_id)
             if repo is None or not repo.is_superseding or run.state is RunState.CANCEL_REQUESTED:
                 continue
             if run.id in shared and run.key.pr_number is None:
@@ -470,19 +420,17 @@ class MemoryStore:
     async def owed(self, kind: type[Effect], now_ms: int, limit: int) -> tuple[Owed, ...]:
         """Effects of `kind` due at or before `now_ms` that are not refused, the earliest due first."""
         await self._beat()
-        open_ones = [owed for owed in self._outbox.values() if isinstance(owed.effect, kind) and not owed.is_refused]
-        due = [owed for owed in open_ones if owed.due_at_ms <= now_ms]
-        return tuple(sorted(due, key=lambda owed: (owed.due_at_ms, owed.generation))[:limit])
+        return self._outbox.due(kind, now_ms, limit)
 
     async def next_owed_at_ms(self) -> int | None:
         """When the next effect that is not refused becomes due."""
         await self._beat()
-        return min((owed.due_at_ms for owed in self._outbox.values() if not owed.is_refused), default=None)
+        return self._outbox.next_at_ms()
 
     async def debt(self, key: str) -> Owed | None:
         """What is owed under a key, refused or not."""
         await self._beat()
-        return self._outbox.get(key)
+        return self._outbox.debt(key)
 
     # ---- journal -------------------------------------------------------------------------------------------------
 
@@ -546,32 +494,32 @@ class MemoryStore:
     async def repos(self) -> tuple[Repo, ...]:
         """All repositories by name."""
         await self._beat()
-        return tuple(sorted(self._repos.values(), key=lambda repo: repo.name))
+        return self._registry.repos()
 
     async def load_repo(self, repo_id: str) -> Repo | None:
         """A repository."""
         await self._beat()
-        return self._repos.get(repo_id)
+        return self._registry.repo(repo_id)
 
     async def token(self, token_hash: str) -> Token | None:
         """A token by its hash."""
         await self._beat()
-        return self._tokens.get(token_hash)
+        return self._registry.token(token_hash)
 
     async def runner(self, runner_id: str) -> Runner | None:
         """A runner."""
         await self._beat()
-        return self._runners.get(runner_id)
+        return self._registry.runner(runner_id)
 
     async def runner_by_name(self, token_id: str, name: str) -> Runner | None:
         """The runner of a token that has this name."""
         await self._beat()
-        return self._namesake(token_id, name)
+        return self._registry.runner_by_name(token_id, name)
 
     async def runners(self) -> tuple[Runner, ...]:
         """All runners by name."""
         await self._beat()
-        return tuple(sorted(self._runners.values(), key=lambda runner: (runner.name, runner.id)))
+        return self._registry.runners()
 
     # ---- for checks ----------------------------------------------------------------------------------------------
 
@@ -587,7 +535,7 @@ class MemoryStore:
         if run is None:
             return None
         job_ids = self._jobs_of_run.get(run_id, ())
-        plan, repo = self._plans.get(run_id), self._repos.get(run.key.repo_id)
+        plan, repo = self._plans.get(run_id), self._registry.repo(run.key.repo_id)
         own_keys = run_keys(run_id)
         return Rows(
             journal_id=len(self._journal),
@@ -598,7 +546,7 @@ class MemoryStore:
             deliveries=tuple(one for one in self._forges.all() if one.run_id == run_id),
             owed=tuple(
                 owed
-                for owed in sorted(self._outbox.values(), key=lambda owed: owed.generation)
+                for owed in self._outbox.all()
                 if owed.effect.key in own_keys
                 or (isinstance(owed.effect, AnalyzeAttempt) and owed.effect.job_id in job_ids)
             ),
@@ -618,16 +566,17 @@ class MemoryStore:
     async def outbox(self) -> tuple[Owed, ...]:
         """Everything owed, what was refused included, in order of owing."""
         await self._beat()
-        return tuple(sorted(self._outbox.values(), key=lambda owed: owed.generation))
+        return self._outbox.all()
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """Row counts by table and state."""
         await self._beat()
-        refused_count = sum(owed.is_refused for owed in self._outbox.values())
+        owed = self._outbox.all()
+        refused_count = sum(one.is_refused for one in owed)
         return {
             "run": dict(Counter(run.state.value for run in self._runs.values())),
             "job": dict(Counter(job.state.value for job, _ in self._jobs.values())),
-            "outbox": {"owed": len(self._outbox) - refused_count, "refused": refused_count},
+            "outbox": {"owed": len(owed) - refused_count, "refused": refused_count},
             "journal": {"entries": len(self._journal)},
         }
 
@@ -638,29 +587,3 @@ class MemoryStore:
 
     def _jobs_in(self, run_id: str) -> tuple[Job, ...]:
         return tuple(self._jobs[job_id][0] for job_id in self._jobs_of_run.get(run_id, ()))
-
-    def _name_of(self, repo_id: str) -> str:
-        repo = self._repos.get(repo_id)
-        return "" if repo is None else repo.name
-
-    def _namesake(self, token_id: str, name: str) -> Runner | None:
-        for runner in self._runners.values():
-            if (runner.token_id, runner.name) == (token_id, name):
-                return runner
-        return None
-
-    def _is_to_advance(self, run: Run) -> bool:
-        states = {job.id: job.state for job in self._jobs_in(run.id)}
-        if states and all(state.is_final for state in states.values()):
-            return True
-        if run.state is RunState.QUEUED and any(state in _MOVED for state in states.values()):
-            return True
-        if run.state is RunState.CANCEL_REQUESTED:
-            unreached = [state for state in states.values() if not state.is_final]
-            if any(state is not JobState.CANCEL_REQUESTED for state in unreached):
-                return True
-        return any(
-            state is JobState.BLOCKED
-            and all(need not in states or states[need].is_final for need in self._needs[job_id])
-            for job_id, state in states.items()
-        )

@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 
 from deltaci.domain.pull_request import PullRequest
-from deltaci.store.port import Delivery, DeliveryActed, NumberedDelivery, SavePullRequest, SaveRemoteId
+from deltaci.store.port import NumberedDelivery
 from deltaci.store.rules import refused
+from deltaci.store.writes import Delivery, DeliveryActed, SavePullRequest, SaveRemoteId
 
 Put = Callable[[MutableMapping[Any, Any], Any, Any], None]
 

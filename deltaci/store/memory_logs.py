@@ -3,8 +3,9 @@
 from collections.abc import Callable, Collection, MutableMapping
 from typing import Any
 
-from deltaci.store.port import LogChunk, LogRow, LogState
+from deltaci.store.port import LogRow, LogState
 from deltaci.store.rules import refused
+from deltaci.store.writes import LogChunk
 
 Put = Callable[[MutableMapping[Any, Any], Any, Any], None]
 

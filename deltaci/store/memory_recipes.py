@@ -5,8 +5,8 @@ from typing import Any
 
 from deltaci.domain.blueprint import Blueprint
 from deltaci.domain.recipe import VERSIONS_MAX, Kept, Recipe
-from deltaci.store.port import DropBlueprint, SaveBlueprint, SaveRecipe
 from deltaci.store.rules import refused
+from deltaci.store.writes import DropBlueprint, SaveBlueprint, SaveRecipe
 
 Put = Callable[[MutableMapping[Any, Any], Any, Any], None]
 Take = Callable[[MutableMapping[Any, Any], Any], None]

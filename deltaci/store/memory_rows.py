@@ -3,7 +3,7 @@
 Rule: every column is derived from the snapshot, so that there is nothing here to disagree with it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from deltaci.domain import job as jobs
 from deltaci.domain import run as runs
@@ -11,10 +11,13 @@ from deltaci.domain.events import RunKey
 from deltaci.domain.job import Job
 from deltaci.domain.plan import PlannedJob
 from deltaci.domain.run import Run
-from deltaci.domain.states import JobState
+from deltaci.domain.states import JobState, RunState
 from deltaci.domain.trust import approved_author
 from deltaci.store.journal import Draft, drafts_of_events
-from deltaci.store.port import AddJob, Columns, JobRow, RunRow, SaveJob
+from deltaci.store.port import Columns, JobRow, RunRow
+from deltaci.store.writes import AddJob, SaveJob
+
+_MOVED = (JobState.RUNNING, JobState.SUCCEEDED, JobState.FAILED, JobState.TIMED_OUT)
 
 
 def run_row(run: Run) -> RunRow:
@@ -54,6 +57,26 @@ def newest_attempts(several: Iterable[Run]) -> tuple[Run, ...]:
         if known is None or known.attempt < run.attempt:
             newest[run.key] = run
     return tuple(sorted(newest.values(), key=lambda run: run.id))
+
+
+def is_to_advance(run: Run, jobs_of_run: Sequence[Job], needs: Mapping[str, Sequence[str]]) -> bool:
+    """Whether a live run missed a wake-up: by the states of its jobs it should have moved, or moved one of them.
+
+    `needs` has, by job, the ids of those that it waits for.
+    """
+    states = {job.id: job.state for job in jobs_of_run}
+    if states and all(state.is_final for state in states.values()):
+        return True
+    if run.state is RunState.QUEUED and any(state in _MOVED for state in states.values()):
+        return True
+    if run.state is RunState.CANCEL_REQUESTED:
+        unreached = [state for state in states.values() if not state.is_final]
+        if any(state is not JobState.CANCEL_REQUESTED for state in unreached):
+            return True
+    return any(
+        state is JobState.BLOCKED and all(need not in states or states[need].is_final for need in needs[job_id])
+        for job_id, state in states.items()
+    )
 
 
 def run_keys(run_id: str) -> frozenset[str]:

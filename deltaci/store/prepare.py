@@ -18,7 +18,9 @@ from deltaci.domain.states import JobState
 from deltaci.domain.trust import approved_author
 from deltaci.store import codec
 from deltaci.store.journal import Draft, draft_of_audit, drafts_of_events
-from deltaci.store.port import (
+from deltaci.store.rules import check, position_of
+from deltaci.store.sql import query
+from deltaci.store.writes import (
     AddJob,
     ArtifactStored,
     Audit,
@@ -46,8 +48,6 @@ from deltaci.store.port import (
     Token,
     Write,
 )
-from deltaci.store.rules import check, position_of
-from deltaci.store.sql import query
 
 Values: TypeAlias = tuple[Any, ...]
 

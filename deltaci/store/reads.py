@@ -21,23 +21,10 @@ from deltaci.domain.run import Run
 from deltaci.domain.states import RunState
 from deltaci.store import codec
 from deltaci.store.journal import Row, entry_of
-from deltaci.store.port import (
-    ArtifactStored,
-    Delivery,
-    Explanation,
-    HeldJob,
-    JournalEntry,
-    LogState,
-    NumberedDelivery,
-    Owed,
-    QueuedJob,
-    Reply,
-    Runner,
-    RunSummary,
-    Token,
-)
+from deltaci.store.port import HeldJob, JournalEntry, LogState, NumberedDelivery, Owed, QueuedJob, RunSummary
 from deltaci.store.prepare import key_values
 from deltaci.store.sql import query
+from deltaci.store.writes import ArtifactStored, Delivery, Explanation, Reply, Runner, Token
 
 LAST_ID: Final = "~"  # sorts after every id
 ID_MAX: Final = 2**63 - 1

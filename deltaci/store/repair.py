@@ -27,7 +27,8 @@ from deltaci.domain.repo import is_reported
 from deltaci.domain.run import JobSeen, Run
 from deltaci.domain.states import RunState
 from deltaci.store.backup import Manifest
-from deltaci.store.port import Audit, Owe, Reported, SaveJob, SaveRun, Store, Write
+from deltaci.store.port import Store
+from deltaci.store.writes import Audit, Owe, Reported, SaveJob, SaveRun, Write
 
 E = TypeVar("E", Run, Job)
 

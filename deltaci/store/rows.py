@@ -16,9 +16,10 @@ from deltaci.domain.repo import is_reported
 from deltaci.domain.run import Run
 from deltaci.store import codec, reads
 from deltaci.store.journal import cause_of
-from deltaci.store.port import Columns, Delivery, JobRow, LogRow, LogState, Rows, RunRow
+from deltaci.store.port import Columns, JobRow, LogRow, LogState, Rows, RunRow
 from deltaci.store.prepare import NO_PR
 from deltaci.store.sql import query
+from deltaci.store.writes import Delivery
 
 
 def rows_of_run(connection: sqlite3.Connection, run_id: str) -> Rows | None:

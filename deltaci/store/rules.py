@@ -5,7 +5,7 @@ Rule: a write that contradicts itself is a bug of the caller and raises `ValueEr
 
 from deltaci.domain import ids
 from deltaci.domain.errors import DuplicateKey, GrantKeptOut, RevisionConflict, StoreError
-from deltaci.store.port import (
+from deltaci.store.writes import (
     AddJob,
     ArtifactStored,
     ChangeRepo,

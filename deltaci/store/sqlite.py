@@ -33,24 +33,9 @@ from deltaci.store import reads, rows
 from deltaci.store.batching import Batcher
 from deltaci.store.database import BUSY_TIMEOUT_MS, Database, Held
 from deltaci.store.engine import Engine, OpenEngine, Threaded
-from deltaci.store.port import (
-    ArtifactStored,
-    Delivery,
-    Explanation,
-    HeldJob,
-    JournalEntry,
-    LogState,
-    NumberedDelivery,
-    Owed,
-    QueuedJob,
-    Reply,
-    Rows,
-    Runner,
-    RunSummary,
-    Token,
-    Write,
-)
+from deltaci.store.port import HeldJob, JournalEntry, LogState, NumberedDelivery, Owed, QueuedJob, Rows, RunSummary
 from deltaci.store.prepare import Prepared, prepare
+from deltaci.store.writes import ArtifactStored, Delivery, Explanation, Reply, Runner, Token, Write
 
 P = ParamSpec("P")
 T = TypeVar("T")

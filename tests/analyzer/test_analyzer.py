@@ -16,7 +16,8 @@ from deltaci.domain.job import Job
 from deltaci.domain.plan import PlannedJob
 from deltaci.domain.repo import Repo
 from deltaci.domain.states import AttemptState, EndReason, JobState
-from deltaci.store.port import Explanation, LogState, Store
+from deltaci.store.port import LogState, Store
+from deltaci.store.writes import Explanation
 
 pytestmark = pytest.mark.anyio
 JOB_ID = "job_x_0"

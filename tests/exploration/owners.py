@@ -25,7 +25,7 @@ from deltaci.domain.states import AttemptState
 from deltaci.orchestrator import job_actor, run_actor
 from deltaci.orchestrator.ports import Policy, Ports
 from deltaci.orchestrator.presence import always_here
-from deltaci.store.port import AddJob, Owe, SaveJob, SavePlan, SaveRun, Write
+from deltaci.store.writes import AddJob, Owe, SaveJob, SavePlan, SaveRun, Write
 from tests.exploration.rules import check_job_step, check_run_step, require
 
 UNIT_MS: Final = 30_000

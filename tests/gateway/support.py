@@ -24,7 +24,8 @@ from deltaci.gateway.house import House, Limits
 from deltaci.metrics import Telemetry
 from deltaci.store.artifacts import ArtifactFiles
 from deltaci.store.memory import MemoryStore
-from deltaci.store.port import Store, Token
+from deltaci.store.port import Store
+from deltaci.store.writes import Token
 from protocol import messages as wire
 from protocol.codec import MSGPACK_TYPE, decode_answer_frame, decode_server_body, encode_body, encode_frame
 from tests.orchestrator.support import SHA, Stage, a_job, staged

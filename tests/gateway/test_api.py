@@ -16,7 +16,7 @@ from deltaci.domain.plan import Plan, digest
 from deltaci.domain.states import RunState
 from deltaci.orchestrator.messages import Admit, Wake
 from deltaci.orchestrator.paths import OUTBOX
-from deltaci.store.port import Owe
+from deltaci.store.writes import Owe
 from protocol import messages as wire
 from tests.gateway.support import RUNNER, Gateway, error_of, fence, opened
 from tests.orchestrator.faults import nothing_owed

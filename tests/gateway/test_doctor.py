@@ -11,7 +11,8 @@ from deltaci.domain.errors import StoreUnavailable
 from deltaci.forge.api import Finding
 from deltaci.gateway import diagnosis, doctor
 from deltaci.gateway.diagnosis import DAY_MS, HOUR_MS, RefusedWebhook
-from deltaci.store.port import Delivery, Owe, Owed, Postpone, QueuedJob
+from deltaci.store.port import Owed, QueuedJob
+from deltaci.store.writes import Delivery, Owe, Postpone
 from tests.gateway.support import SECRET, Gateway, opened
 from tests.orchestrator.support import ME, a_repo
 

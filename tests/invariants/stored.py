@@ -14,18 +14,8 @@ from deltaci.domain.job import Job
 from deltaci.domain.run import Run
 from deltaci.invariants import Journal, Rows
 from deltaci.store.memory import MemoryStore
-from deltaci.store.port import (
-    Delivery,
-    Explanation,
-    JobRow,
-    JournalEntry,
-    LogChunk,
-    Owe,
-    Reported,
-    SaveRepo,
-    SaveRun,
-    Write,
-)
+from deltaci.store.port import JobRow, JournalEntry
+from deltaci.store.writes import Delivery, Explanation, LogChunk, Owe, Reported, SaveRepo, SaveRun, Write
 from tests.builders import (
     NOW_MS,
     a_created_job,

@@ -16,7 +16,8 @@ from deltaci.domain.run import JobSeen, Run
 from deltaci.domain.states import AttemptState, EndReason, JobState
 from deltaci.invariants import Journal, Violation
 from deltaci.store.journal import GENESIS, Draft, chained, draft_of_audit, drafts_of_events, entry_of
-from deltaci.store.port import Audit, JournalEntry
+from deltaci.store.port import JournalEntry
+from deltaci.store.writes import Audit
 from tests.builders import HOLD_WITHIN_MS, NOW_MS, SOMEBODY, a_created_job, a_created_run, a_run_id
 
 TTL_MS = 120_000

@@ -21,7 +21,7 @@ from deltaci.invariants import (
     check_history,
 )
 from deltaci.invariants.catalogue import RULES_BY_PLACE
-from deltaci.store.port import Delivery
+from deltaci.store.writes import Delivery
 from tests.builders import NOW_MS, a_delivery, a_run_id
 from tests.invariants.beginnings import lost, planned, queued, running
 from tests.invariants.story import HOLDER, JOB, RUN, SECOND, TTL_MS, Story, found_in

@@ -11,7 +11,7 @@ from deltaci.domain.recipe import VERSIONS_MAX, Recipe, RecipeState
 from deltaci.invariants.recipes import check_recipes
 from deltaci.invariants.verify import verify
 from deltaci.store.memory import MemoryStore
-from deltaci.store.port import SaveRecipe
+from deltaci.store.writes import SaveRecipe
 from tests.builders import a_repo, a_run_id
 from tests.contracts.store.test_recipes import BLUEPRINT, a_recipe, a_version
 from tests.invariants.stored import a_busy_run, a_journal

@@ -8,8 +8,9 @@ from deltaci.domain.job import created
 from deltaci.invariants.catalogue import INVARIANTS
 from deltaci.invariants.verify import verify
 from deltaci.store.memory import MemoryStore
-from deltaci.store.port import JournalEntry, Owe, Rows
+from deltaci.store.port import JournalEntry, Rows
 from deltaci.store.sqlite import SqliteStore
+from deltaci.store.writes import Owe
 from tests.builders import NOW_MS, a_created_job, a_job, a_run_id, acknowledged, add_job, leased, save_job
 from tests.invariants.stored import a_busy_run, a_webhook_run
 from tests.invariants.story import JOB, RUN

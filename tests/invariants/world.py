@@ -17,7 +17,8 @@ from deltaci.domain.plan import PlannedJob
 from deltaci.domain.states import RunState
 from deltaci.invariants import Answered, Delivered, Granted, Heard, Journal, Replied, Violation, Worked, check_rows
 from deltaci.orchestrator.messages import Admit
-from deltaci.store.port import AddJob, Owe, Reply, Runner, SaveJob, SaveRun, Settle, Store, Write
+from deltaci.store.port import Store
+from deltaci.store.writes import AddJob, Owe, Reply, Runner, SaveJob, SaveRun, Settle, Write
 from protocol import messages as wire
 from protocol.codec import encode_json
 from tests.orchestrator.support import ME, Stage, a_job

@@ -8,7 +8,7 @@ from deltaci.domain.repo import Repo
 from deltaci.domain.run import Run
 from deltaci.domain.states import EndReason, RunState
 from deltaci.notifier.message import channels, happened, message, unexplained
-from deltaci.store.port import Explanation
+from deltaci.store.writes import Explanation
 from tests.reporter.runs import SHA, a_run, an_explanation, failed, succeeded
 
 REPO = Repo(id="repo_1", name="shop", forge="git", clone_url="", secret="s", created_at_ms=0)

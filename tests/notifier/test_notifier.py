@@ -14,7 +14,7 @@ from deltaci.notifier.message import Message
 from deltaci.notifier.notifier import EXPLAINED_WITHIN_MS, GIVE_UP_AFTER_MS, RunNotifier
 from deltaci.orchestrator.messages import Admit
 from deltaci.store.memory import MemoryStore
-from deltaci.store.port import Owe, SaveRepo
+from deltaci.store.writes import Owe, SaveRepo
 from tests.orchestrator.faults import FaultyStore, nothing_owed
 from tests.orchestrator.support import SHA, ManualClock, Stage, a_repo, staged
 from tests.reporter.runs import a_run, an_explanation, failed

@@ -10,7 +10,8 @@ from deltaci.domain.errors import RevisionConflict, StoreError, StoreUnavailable
 from deltaci.domain.run import Run
 from deltaci.invariants.verify import verify
 from deltaci.orchestrator.dispatch import Offer
-from deltaci.store.port import Runner, Store, Write
+from deltaci.store.port import Store
+from deltaci.store.writes import Runner, Write
 from protocol import messages as wire
 from tests.orchestrator.support import Stage
 

@@ -20,8 +20,9 @@ from deltaci.orchestrator.messages import Admit
 from deltaci.orchestrator.orchestrator import NOBODY_TO_ASK, NOTHING_TO_SEE, Orchestrator, running
 from deltaci.orchestrator.ports import Credentials, Policy, Rights
 from deltaci.orchestrator.watch import Heads
-from deltaci.store.port import Explanation, Reported, Runner, Store
+from deltaci.store.port import Store
 from deltaci.store.space import endless
+from deltaci.store.writes import Explanation, Reported, Runner
 from protocol import messages as wire
 
 ME = Cause("user", "tok_me", via="test")

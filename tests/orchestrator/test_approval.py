@@ -18,7 +18,7 @@ from deltaci.orchestrator.approval import approved, held_run
 from deltaci.orchestrator.messages import Admit, DoRun, Look
 from deltaci.orchestrator.paths import run_path
 from deltaci.store.memory import MemoryStore
-from deltaci.store.port import SavePullRequest
+from deltaci.store.writes import SavePullRequest
 from tests.orchestrator.support import ME, Stage, a_job, a_repo, staged
 
 pytestmark = pytest.mark.anyio

@@ -28,7 +28,7 @@ from deltaci.orchestrator.deliveries import SOMEBODY
 from deltaci.orchestrator.messages import Admit, Admitted
 from deltaci.orchestrator.repo_actor import NameTaken, RepoRemoved
 from deltaci.store.memory import MemoryStore
-from deltaci.store.port import ChangeRepo, Delivery, DeliveryActed
+from deltaci.store.writes import ChangeRepo, Delivery, DeliveryActed
 from tests.orchestrator.faults import FaultyStore, assert_sound, insistently, work_until_over
 from tests.orchestrator.support import ME, SHA, Stage, a_job, a_repo, staged
 

@@ -12,7 +12,7 @@ from deltaci.domain.repo import Repo
 from deltaci.invariants.secrecy import secrets_found
 from deltaci.orchestrator.messages import Admit
 from deltaci.store.memory import MemoryStore
-from deltaci.store.port import Runner
+from deltaci.store.writes import Runner
 from protocol import messages as wire
 from tests.orchestrator.support import SHA, ManualClock, Stage, a_job, staged
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from deltaci.orchestrator.runners import RunnerHub
-from deltaci.store.port import Runner
+from deltaci.store.writes import Runner
 from protocol import messages as wire
 from tests.orchestrator.support import ManualClock
 

@@ -11,7 +11,7 @@ from deltaci.domain.events import Trigger
 from deltaci.orchestrator.messages import Admit, Admitted
 from deltaci.orchestrator.repo_actor import IdempotencyConflict
 from deltaci.store.memory import MemoryStore
-from deltaci.store.port import Reply
+from deltaci.store.writes import Reply
 from tests.orchestrator.faults import assert_sound, quarantined
 from tests.orchestrator.support import ME, SHA, Stage, a_job, staged
 

@@ -8,7 +8,7 @@ import pytest
 from deltaci.domain.ids import hashed
 from deltaci.domain.job import Job
 from deltaci.store.memory import MemoryStore
-from deltaci.store.port import Audit, Runner, SaveJob
+from deltaci.store.writes import Audit, Runner, SaveJob
 from protocol import messages as wire
 from tests.orchestrator.faults import FaultyStore, assert_sound, until
 from tests.orchestrator.support import ManualClock, Stage, a_job, staged

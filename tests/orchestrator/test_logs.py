@@ -7,7 +7,8 @@ import pytest
 
 from deltaci.domain.errors import StorageFull
 from deltaci.store.memory import MemoryStore
-from deltaci.store.port import Audit, LogState, Runner
+from deltaci.store.port import LogState
+from deltaci.store.writes import Audit, Runner
 from protocol import messages as wire
 from tests.orchestrator.faults import FaultyStore
 from tests.orchestrator.support import Stage, a_job, staged

@@ -12,7 +12,7 @@ from deltaci.domain.run import Run
 from deltaci.orchestrator.messages import Wake
 from deltaci.orchestrator.paths import OUTBOX
 from deltaci.store.memory import MemoryStore
-from deltaci.store.port import Owe, Postpone, Settle
+from deltaci.store.writes import Owe, Postpone, Settle
 from tests.orchestrator.faults import FaultyStore, nothing_owed, until
 from tests.orchestrator.support import Stage, a_job, a_repo, staged
 

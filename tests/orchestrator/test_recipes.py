@@ -12,7 +12,8 @@ from deltaci.domain.events import Trigger
 from deltaci.domain.recipe import Recipe
 from deltaci.orchestrator.messages import Admit
 from deltaci.store.memory import MemoryStore
-from deltaci.store.port import Owe, Store
+from deltaci.store.port import Store
+from deltaci.store.writes import Owe
 from protocol import messages as wire
 from tests.builders import a_project
 from tests.orchestrator.faults import FaultyStore, assert_sound, insistently, nothing_owed, work_until_over

@@ -15,8 +15,9 @@ import pytest
 from deltaci.domain.errors import StoreUnavailable
 from deltaci.store.engine import Inline
 from deltaci.store.memory import MemoryStore
-from deltaci.store.port import Store, Write
+from deltaci.store.port import Store
 from deltaci.store.sqlite import SqliteStore
+from deltaci.store.writes import Write
 from protocol import messages as wire
 from tests.orchestrator.faults import assert_sound, insistently, quarantined, work_until_over
 from tests.orchestrator.support import ManualClock, Stage, a_job, a_repo, staged

@@ -19,7 +19,7 @@ from deltaci.domain.states import EndReason, JobState, RunState
 from deltaci.reporter.checks import CheckResults
 from deltaci.reporter.ports import KeptReports
 from deltaci.reporter.reporter import StatusReporter
-from deltaci.store.port import Explanation, Reported, SaveRemoteId, Write
+from deltaci.store.writes import Explanation, Reported, SaveRemoteId, Write
 from tests.reporter.github import FakeGitHub
 from tests.reporter.runs import PR, a_job, a_run, refs
 

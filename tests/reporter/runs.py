@@ -9,7 +9,7 @@ from deltaci.domain.lease import Lease
 from deltaci.domain.plan import Plan, PlannedJob, Reason
 from deltaci.domain.run import Run
 from deltaci.domain.states import AttemptState, EndReason, JobState, LeaseState, RunState
-from deltaci.store.port import Explanation
+from deltaci.store.writes import Explanation
 
 SHA = "b" * 40
 RUN_ID = "run_x"

@@ -9,7 +9,7 @@ import pytest
 from deltaci.domain.pull_request import PullRequest
 from deltaci.domain.states import EndReason, JobState, RunState
 from deltaci.forge.checks import Annotation
-from deltaci.store.port import Explanation
+from deltaci.store.writes import Explanation
 from tests.reporter.committed import Committed, Relay, VirtualClock, ended, in_virtual_time, jobs_of, run_of
 from tests.reporter.github import FakeGitHub
 from tests.reporter.runs import an_explanation

@@ -24,7 +24,8 @@ from deltaci.reporter.ports import Memory, ResultsPort, Sent, Snapshot
 from deltaci.reporter.reporter import StatusReporter
 from deltaci.reporter.results import GitDocuments, StatusResults
 from deltaci.reporter.tellings import Telling
-from deltaci.store.port import Explanation, Reported, SaveRemoteId, Store, Write
+from deltaci.store.port import Store
+from deltaci.store.writes import Explanation, Reported, SaveRemoteId, Write
 from tests.forge.asking import asking
 from tests.forge.loopback import FixedClock, Say, serving
 from tests.reporter.runs import RUN_ID, SHA, a_job, a_run, failed, refs, succeeded

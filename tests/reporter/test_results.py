@@ -16,7 +16,7 @@ from deltaci.reporter.ports import Snapshot
 from deltaci.reporter.results import StatusResults, branch_of, status_state
 from deltaci.reporter.tellings import LIVE_JOBS_MAX
 from deltaci.store.artifacts import ArtifactFiles
-from deltaci.store.port import ArtifactStored
+from deltaci.store.writes import ArtifactStored
 from tests.reporter.committed import REPO
 from tests.reporter.runs import PR, SHA, a_job, a_run, failed, refs
 from tests.reporter.test_annotations import REPORT, archive, redacted

@@ -10,7 +10,7 @@ from deltaci.domain.plan import Plan, PlannedJob, Reason, Step
 from deltaci.domain.states import EndReason, JobState, RunState
 from deltaci.reporter.desired import desired
 from deltaci.reporter.summary import SUMMARY_BYTES_MAX, Shown, of_comment, of_job, of_run
-from deltaci.store.port import Explanation
+from deltaci.store.writes import Explanation
 from tests.reporter.runs import SHA, a_job, a_run, failed, refs, succeeded
 
 URL = "https://ci.example.com"

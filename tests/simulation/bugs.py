@@ -30,8 +30,9 @@ from deltaci.orchestrator.repo_actor import RepoActor
 from deltaci.orchestrator.run_actor import RunActor
 from deltaci.store import batching, prepare
 from deltaci.store.database import Database
-from deltaci.store.port import Owed, Settle
+from deltaci.store.port import Owed
 from deltaci.store.sqlite import SqliteStore
+from deltaci.store.writes import Settle
 
 Patches: TypeAlias = list[Any]
 MESSAGES_A_TURN: Final = 3

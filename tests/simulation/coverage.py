@@ -13,8 +13,8 @@ from deltaci.domain import job as jobs
 from deltaci.domain import run as runs
 from deltaci.domain.machine import Refusal
 from deltaci.orchestrator import job_actor, run_actor
-from deltaci.store.port import SaveJob, SaveRun, Write
 from deltaci.store.prepare import Prepared
+from deltaci.store.writes import SaveJob, SaveRun, Write
 from tests.simulation.world import World
 
 FATES: Final = (

@@ -16,7 +16,7 @@ from deltaci.domain.requests import Approve, CancelRuns, EndStream, Request, Run
 from deltaci.invariants import Delivered, Replied
 from deltaci.orchestrator.approval import approved, held_run
 from deltaci.orchestrator.messages import Admit, Admitted
-from deltaci.store.port import Reply
+from deltaci.store.writes import Reply
 from tests.simulation.network import Failed, Network, NoAnswer
 from tests.simulation.world import EPOCH_MS, Asked, World, elapsed_ms
 

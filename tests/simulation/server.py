@@ -27,8 +27,9 @@ from deltaci.orchestrator.dispatch import Offer
 from deltaci.orchestrator.orchestrator import Orchestrator
 from deltaci.reporter.reporter import StatusReporter
 from deltaci.reporter.results import GitDocuments, StatusResults
-from deltaci.store.port import Hasten, Runner, Store
+from deltaci.store.port import Store
 from deltaci.store.sqlite import SqliteStore
+from deltaci.store.writes import Hasten, Runner
 from protocol import messages as wire
 from tests.simulation.forge import SimulatedForge, SimulatedPeople, SimulatedPlanner
 from tests.simulation.network import Ask, Failed, Network

@@ -12,9 +12,9 @@ import anyio
 
 from deltaci.domain.errors import RevisionConflict, StoreError, StoreUnavailable
 from deltaci.store.database import Database, Held, Staged
-from deltaci.store.port import SaveJob, SaveRun, Write
 from deltaci.store.prepare import Prepared
 from deltaci.store.sqlite import SqliteStore
+from deltaci.store.writes import SaveJob, SaveRun, Write
 from tests.simulation import coverage
 from tests.simulation.world import PlantedCrash
 

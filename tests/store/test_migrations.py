@@ -14,10 +14,10 @@ import pytest
 from deltaci.domain.errors import SchemaTooNew, SchemaTooOld, StoreError, StoreUnavailable
 from deltaci.invariants.verify import verify
 from deltaci.store.database import Database, schema_version
-from deltaci.store.port import Token
 from deltaci.store.prepare import prepare
 from deltaci.store.sql import migrations
 from deltaci.store.sqlite import SqliteStore
+from deltaci.store.writes import Token
 from tests.builders import a_created_job, a_planned_run
 
 pytestmark = pytest.mark.anyio

@@ -14,8 +14,8 @@ from deltaci.domain.effects import ReportRun
 from deltaci.domain.errors import StoreError, StoreUnavailable
 from deltaci.invariants.verify import verify
 from deltaci.store.engine import Inline, Threaded
-from deltaci.store.port import LogChunk, Owe, Write
 from deltaci.store.sqlite import COMMITS_MAX, SqliteStore
+from deltaci.store.writes import LogChunk, Owe, Write
 from tests.builders import NOW_MS, a_created_job, a_created_run, a_job, a_planned_run, a_run_id, owed, save_run
 
 pytestmark = pytest.mark.anyio

@@ -16,9 +16,9 @@ from deltaci.domain.events import SYSTEM
 from deltaci.store import rows
 from deltaci.store.database import Database
 from deltaci.store.engine import Inline, Threaded
-from deltaci.store.port import Audit
 from deltaci.store.sql import migrations, queries
 from deltaci.store.sqlite import SqliteStore
+from deltaci.store.writes import Audit
 from tests.builders import a_created_job, a_created_run, a_job, a_planned_run, a_run_id, leased, save_job, save_run
 
 pytestmark = pytest.mark.anyio

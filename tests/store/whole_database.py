@@ -24,7 +24,9 @@ from deltaci.domain.repo import Repo
 from deltaci.domain.requests import EndStream
 from deltaci.domain.run import Run
 from deltaci.orchestrator.messages import Admit
-from deltaci.store.port import (
+from deltaci.store.port import Store
+from deltaci.store.sqlite import SqliteStore
+from deltaci.store.writes import (
     ArtifactStored,
     Audit,
     Delivery,
@@ -33,10 +35,8 @@ from deltaci.store.port import (
     Runner,
     SavePullRequest,
     SaveRemoteId,
-    Store,
     Token,
 )
-from deltaci.store.sqlite import SqliteStore
 from protocol import messages as wire
 from tests.builders import a_project
 from tests.orchestrator.support import ME, ManualClock, Stage, a_job, a_repo, staged

@@ -7,8 +7,8 @@ import msgspec
 
 from deltaci.domain.events import TIMER, LeaseRenewed
 from deltaci.domain.job import evolve
-from deltaci.store.port import SaveJob
 from deltaci.store.sqlite import SqliteStore
+from deltaci.store.writes import SaveJob
 from tests.builders import NOW_MS, a_created_job, a_job, a_planned_run, a_run_id, acknowledged, leased, save_job
 
 JOBS = 16

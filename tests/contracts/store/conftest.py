@@ -7,9 +7,7 @@ import pytest
 
 from deltaci.store.engine import Inline, Threaded
 from deltaci.store.memory import MemoryStore
-from deltaci.store.port import (
-    Store,
-)
+from deltaci.store.port import Store
 from deltaci.store.sqlite import SqliteStore
 
 

@@ -12,11 +12,8 @@ from deltaci.domain.errors import StoreError
 from deltaci.domain.events import SYSTEM, LeaseRenewed
 from deltaci.domain.job import Job
 from deltaci.domain.states import EndReason, JobState
-from deltaci.store.port import (
-    SaveJob,
-    Store,
-    Write,
-)
+from deltaci.store.port import Store
+from deltaci.store.writes import SaveJob, Write
 from tests.builders import (
     NOW_MS,
     a_created_job,

@@ -9,19 +9,8 @@ from deltaci.domain.effects import PlanRun
 from deltaci.domain.errors import DuplicateKey, RevisionConflict
 from deltaci.domain.events import SYSTEM, LeaseRenewed
 from deltaci.invariants.verify import verify
-from deltaci.store.port import (
-    Audit,
-    LogChunk,
-    Owe,
-    Reply,
-    Reported,
-    SaveJob,
-    SavePlan,
-    SaveRepo,
-    Settle,
-    Store,
-    Write,
-)
+from deltaci.store.port import Store
+from deltaci.store.writes import Audit, LogChunk, Owe, Reply, Reported, SaveJob, SavePlan, SaveRepo, Settle, Write
 from tests.builders import (
     NOW_MS,
     a_created_job,

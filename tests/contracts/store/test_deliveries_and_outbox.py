@@ -4,15 +4,8 @@ import pytest
 
 from deltaci.domain.effects import AnalyzeAttempt, Effect, PlanRun, ReportRun
 from deltaci.domain.errors import DuplicateKey
-from deltaci.store.port import (
-    Hasten,
-    Owe,
-    Postpone,
-    Reply,
-    Settle,
-    Store,
-    Write,
-)
+from deltaci.store.port import Store
+from deltaci.store.writes import Hasten, Owe, Postpone, Reply, Settle, Write
 from tests.builders import (
     NOW_MS,
     a_created_run,

@@ -13,7 +13,8 @@ from deltaci.domain.pull_request import PullRequest
 from deltaci.domain.repo import Repo
 from deltaci.domain.requests import Approve, EndStream
 from deltaci.domain.states import EndReason
-from deltaci.store.port import ChangeRepo, DeliveryActed, SavePullRequest, SaveRemoteId, SaveRepo, SaveRun, Store
+from deltaci.store.port import Store
+from deltaci.store.writes import ChangeRepo, DeliveryActed, SavePullRequest, SaveRemoteId, SaveRepo, SaveRun
 from tests.builders import NOW_MS, a_created_run, a_delivery, a_run_id, save_run, stepped
 
 pytestmark = pytest.mark.anyio

@@ -8,12 +8,8 @@ from deltaci.domain.events import SYSTEM, Cause, decode_event
 from deltaci.domain.states import EndReason
 from deltaci.invariants.verify import verify
 from deltaci.store.journal import GENESIS, draft_of, row_hash
-from deltaci.store.port import (
-    Audit,
-    SaveJob,
-    Store,
-    Write,
-)
+from deltaci.store.port import Store
+from deltaci.store.writes import Audit, SaveJob, Write
 from tests.builders import (
     NOW_MS,
     a_created_job,

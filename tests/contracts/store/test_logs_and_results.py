@@ -4,14 +4,8 @@ import msgspec
 import pytest
 
 from deltaci.domain.errors import DuplicateKey, RevisionConflict
-from deltaci.store.port import (
-    ArtifactStored,
-    Explanation,
-    LogChunk,
-    LogState,
-    Reported,
-    Store,
-)
+from deltaci.store.port import LogState, Store
+from deltaci.store.writes import ArtifactStored, Explanation, LogChunk, Reported
 from tests.builders import (
     NOW_MS,
     a_created_job,

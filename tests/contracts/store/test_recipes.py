@@ -6,7 +6,8 @@ import pytest
 from deltaci.domain.blueprint import Blueprint, digest
 from deltaci.domain.errors import DuplicateKey, RevisionConflict
 from deltaci.domain.recipe import VERSIONS_MAX, Kept, Recipe, RecipeState
-from deltaci.store.port import DropBlueprint, SaveBlueprint, SaveRecipe, Store
+from deltaci.store.port import Store
+from deltaci.store.writes import DropBlueprint, SaveBlueprint, SaveRecipe
 from tests.builders import NOW_MS, a_project, a_run_id
 from tests.contracts.store.support import outcomes
 

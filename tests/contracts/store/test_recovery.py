@@ -5,12 +5,8 @@ import pytest
 from deltaci.domain import job as jobs
 from deltaci.domain import run as runs
 from deltaci.domain.states import EndReason, JobState, RunState
-from deltaci.store.port import (
-    HeldJob,
-    QueuedJob,
-    SaveRepo,
-    Store,
-)
+from deltaci.store.port import HeldJob, QueuedJob, Store
+from deltaci.store.writes import SaveRepo
 from tests.builders import (
     NOW_MS,
     a_created_job,

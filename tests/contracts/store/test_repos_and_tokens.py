@@ -5,13 +5,8 @@ import pytest
 
 from deltaci.domain import run as runs
 from deltaci.domain.errors import DuplicateKey
-from deltaci.store.port import (
-    Owe,
-    Runner,
-    SaveRepo,
-    Store,
-    Token,
-)
+from deltaci.store.port import Store
+from deltaci.store.writes import Owe, Runner, SaveRepo, Token
 from tests.builders import (
     a_created_run,
     a_repo,

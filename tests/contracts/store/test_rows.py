@@ -7,14 +7,8 @@ import pytest
 from deltaci.domain.effects import AnalyzeAttempt, ReportRun
 from deltaci.domain.events import RunKey
 from deltaci.store.memory import MemoryStore
-from deltaci.store.port import (
-    Columns,
-    LogRow,
-    LogState,
-    Owe,
-    Postpone,
-    Store,
-)
+from deltaci.store.port import Columns, LogRow, LogState, Store
+from deltaci.store.writes import Owe, Postpone
 from tests.builders import (
     NOW_MS,
     a_created_job,

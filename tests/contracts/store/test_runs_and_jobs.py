@@ -9,14 +9,8 @@ from deltaci.domain.errors import DuplicateKey, GrantKeptOut, RevisionConflict
 from deltaci.domain.events import SYSTEM, LeaseRenewed
 from deltaci.domain.repo import Latest
 from deltaci.domain.states import EndReason, RunState
-from deltaci.store.port import (
-    HeldJob,
-    RunSummary,
-    SaveJob,
-    SavePlan,
-    SaveRepo,
-    Store,
-)
+from deltaci.store.port import HeldJob, RunSummary, Store
+from deltaci.store.writes import SaveJob, SavePlan, SaveRepo
 from tests.builders import (
     NOW_MS,
     a_created_job,

@@ -1,7 +1,7 @@
 """All projects of a commit, from the names of its files and the manifests among them.
 
-Rule 1: only files that an ecosystem lists in `STRUCTURE` are looked at, so that a change to any other file leaves what
-was discovered as it is; `fingerprint` says whether it does.
+Rule 1: only files that an ecosystem lists in `STRUCTURE`, and those of `own_ci`, are looked at, so that a change to any
+other file leaves what was discovered as it is; `fingerprint` says whether it does.
 Rule 2: what was seen and left out is said, so that nobody wonders why their project does not run.
 Rule 3: languages come first, then task runners for what no language explains, then images of what was found.
 """
@@ -28,6 +28,7 @@ from deltaci.planner.discovery import (
     maven,
     meson,
     node,
+    own_ci,
     python,
     rust,
     task,
@@ -98,7 +99,7 @@ _MANIFEST: Final = _Names(name for module in MODULES for name in module.MANIFEST
 
 def is_structural(path: str) -> bool:
     """Whether discovery may look at a file of this name."""
-    return _STRUCTURE.match(path.rpartition("/")[2])
+    return _STRUCTURE.match(path.rpartition("/")[2]) or own_ci.lists_commands(path)
 
 
 def structure(files: Files) -> Files:
@@ -115,7 +116,7 @@ def wanted(seen: Files) -> list[str]:
         PlanFailed: more than `MANIFESTS_MAX` manifests, or one that is too large.
     """
     tree = Tree(seen, {})
-    paths: set[str] = set()
+    paths = set(own_ci.wanted(seen))
     for module, manifests in _manifests(seen)[0].items():
         paths.update(module.wanted(tree, manifests))
     return sorted(path for path in paths if seen.is_file(path) and seen.size(path) <= MANIFEST_BYTES_MAX)

@@ -12,6 +12,7 @@ import msgspec
 from deltaci.domain.plan import Step
 from deltaci.domain.project import CacheRule, Project, ProjectJob
 from deltaci.planner.discovery.go_files import GoFile, go_version, read
+from deltaci.planner.discovery.own_ci import OwnCi
 from deltaci.planner.discovery.project import Tree, inside, join, parent
 from deltaci.planner.discovery.workspace import ancestors, left_out_manifests, split_targets
 
@@ -35,6 +36,13 @@ _HOOK: Final = re.compile(
     r"[ \t]*+rev:[ \t]*+[\"']?([\w.-]{1,100})",
     re.ASCII,
 )
+_RUNS_RACE: Final = re.compile(r"\bgo[ \t]+test\b.*[ \t]-race\b")
+_RUNS_FORMAT: Final = re.compile(r"\bgofmt\b[^|]*[ \t]-(?:s[ \t]+-)?(?:l|d)|\bgo[ \t]+fmt\b")
+# Not `.`: the caches are there, too.
+_FORMAT: Final = (
+    "unformatted=$(git ls-files -z '*.go' ':!vendor/' ':!*testdata/*' | xargs -0 -r gofmt -l)\n"
+    'test -z "$unformatted" || { echo "$unformatted"; exit 1; }'
+)
 # go wants absolute paths, which only a script can tell; the file that it keeps them in may be relative.
 _KEEP: Final = 'go env -w GOCACHE="$PWD/.cache/go-build" GOMODCACHE="$PWD/.cache/go-mod"'
 
@@ -55,7 +63,8 @@ def find(tree: Tree, manifests: list[str]) -> list[Project]:
     modules = {parent(path): read(path, tree.text(path)) for path in manifests}
     works = _workspaces(tree, modules)
     modules = {root: module for root, module in modules.items() if module.module is not None}
-    return [_Module(tree, root, modules, works).project() for root in sorted(modules)]
+    ci = OwnCi(tree)
+    return [_Module(tree, root, modules, works, ci).project() for root in sorted(modules)]
 
 
 class _Work(msgspec.Struct, frozen=True):
@@ -96,6 +105,7 @@ class _Module(msgspec.Struct, frozen=True):
     root: str
     modules: dict[str, GoFile]
     works: dict[str, _Work]
+    ci: OwnCi
 
     def project(self) -> Project:
         """The project of the module."""
@@ -149,13 +159,22 @@ class _Module(msgspec.Struct, frozen=True):
         return None
 
     def jobs(self, workspace: str | None, *, is_outside: bool) -> tuple[ProjectJob, ...]:
-        """Lint if golangci-lint is configured; vet, build and test. Nothing for a site of Hugo."""
+        """Lint if golangci-lint is configured; vet, build and test. Nothing for a site of Hugo.
+
+        The format is checked, and races are looked for, where the repository's own CI does so.
+        """
         jobs: list[ProjectJob] = []
         if self.tree.first(self.root, _SITE) is not None:
             return ()
+        lints = []
+        if self.ci.runs(_RUNS_FORMAT):
+            lints.append(("Check the format", _FORMAT))
         if any(self.tree.first(place, _LINTER_SETTINGS) for place in (self.root, *ancestors(self.root))):
-            jobs.append(self.job("lint", [("Lint", self.linter())], workspace, is_outside))
-        runs = [("Vet", "go vet ./..."), ("Build", "go build ./..."), ("Test", "go test ./...")]
+            lints.append(("Lint", self.linter()))
+        if lints:
+            jobs.append(self.job("lint", lints, workspace, is_outside))
+        race = " -race" if self.ci.runs(_RUNS_RACE) else ""
+        runs = [("Vet", "go vet ./..."), ("Build", "go build ./..."), ("Test", f"go test{race} ./...")]
         jobs.append(self.job("test", runs, workspace, is_outside))
         return tuple(jobs)
 

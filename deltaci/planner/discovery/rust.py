@@ -1,4 +1,5 @@
-"""Rust: each crate is a project, tested as a part of its workspace; clippy and rustfmt where they are configured.
+"""Rust: each crate is a project, tested as a part of its workspace; clippy and rustfmt where they are configured or
+the repository's own CI runs them.
 
 Rule: crates of a workspace share its lock file, its target directory and the settings above them; all commands run at
 the root of the workspace, with the crate by name.
@@ -7,9 +8,12 @@ the root of the workspace, with the crate by name.
 import re
 from typing import Any, Final
 
+import msgspec
+
 from deltaci.domain.plan import Step
 from deltaci.domain.project import CacheRule, Project, ProjectJob
 from deltaci.planner.discovery import rust_workspace
+from deltaci.planner.discovery.own_ci import OwnCi
 from deltaci.planner.discovery.project import Tree, join, table
 from deltaci.planner.discovery.rust_workspace import Cargo, Crate, path_of
 from deltaci.planner.discovery.workspace import ancestors, split_targets
@@ -22,8 +26,16 @@ _TOOLCHAIN: Final = ("rust-toolchain", "rust-toolchain.toml")
 # `config.toml` and `config` are not here: that they are read is all there is to know of them.
 STRUCTURE: Final = (*MANIFESTS, "Cargo.lock", *_FORMAT, *_CLIPPY, *_TOOLCHAIN)
 _SETTINGS: Final = (*_FORMAT, *_CLIPPY, *_TOOLCHAIN, ".cargo/config.toml", ".cargo/config")
+_EXTENDED: Final = frozenset({"pyo3", "napi", "neon", "ext-php-rs", "magnus", "rustler"})
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}", re.ASCII)
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", re.ASCII)
+_RUNS_FORMAT: Final = re.compile(r"\bcargo[ \t]+(\+nightly\S*[ \t]+)?fmt\b|\brustfmt\b.*--check|^fmt$")
+_RUNS_CLIPPY: Final = re.compile(r"\bcargo[ \t]+(?:\+\S+[ \t]+)?(?:hack[ \t]+)?clippy\b|^clippy$")
+_RUNS_TEST: Final = re.compile(r"\bcargo[ \t]+(?:\+\S+[ \t]+)?(?:test|nextest[ \t]+run)\b")
+_LINTS_TESTS: Final = re.compile(r"--(?:all-targets|tests)\b")
+_STRICT: Final = re.compile(r"-D[ \t]*warnings")
+# Such a command is for a machine or for features of its own.
+_SPECIAL: Final = re.compile(r"--target[ =]|--no-default-features|\bwasm|\bcross\b")
 
 
 def wanted(tree: Tree, manifests: list[str]) -> list[str]:
@@ -41,16 +53,50 @@ def find(tree: Tree, manifests: list[str]) -> list[Project]:
     cargo = Cargo(tree, manifests)
     crates = cargo.crates()
     roots = frozenset(crate.root for crate in crates)
-    settings = _Settings(tree)
+    settings = _Settings(tree, OwnCi(tree))
     return [_project(tree, cargo, crate, roots, settings) for crate in crates]
+
+
+class _Practice(msgspec.Struct, frozen=True, kw_only=True):
+    """What the repository's own CI runs of cargo, and with which options."""
+
+    formats: bool
+    formats_by_nightly: bool
+    clippy: bool
+    clippy_options: str
+    clippy_tail: str
+    test_options: str
+
+
+def _practice(ci: OwnCi) -> _Practice:
+    formats, clippy, tests = ci.lines(_RUNS_FORMAT), ci.lines(_RUNS_CLIPPY), ci.lines(_RUNS_TEST)
+    return _Practice(
+        formats=bool(formats),
+        formats_by_nightly=bool(formats) and all("+nightly" in line for line in formats),
+        clippy=bool(clippy),
+        clippy_options=(" --all-targets" if _lints_tests(clippy) else "") + _all_features(clippy),
+        clippy_tail=" -- -D warnings" if any(_STRICT.search(line) for line in clippy) else "",
+        test_options=_all_features(tests),
+    )
+
+
+def _lints_tests(clippy: list[str]) -> bool:
+    """Unless its own CI leaves them out: then nobody has mended what clippy says of them."""
+    return not clippy or any(_LINTS_TESTS.search(line) is not None for line in clippy)
+
+
+def _all_features(lines: list[str]) -> str:
+    is_asked = any("--all-features" in line and _SPECIAL.search(line) is None for line in lines)
+    return " --all-features" if is_asked else ""
 
 
 class _Settings:
     """What is configured in directories, each looked at once."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, ci: OwnCi) -> None:
         self._tree = tree
         self._channels: dict[str, str | None] = {}
+        self.practice: Final = _practice(ci)
 
     def channel(self, root: str) -> str | None:
         """The toolchain that rustup takes in `root`: the nearest one above counts."""
@@ -109,6 +155,14 @@ def _has_clippy_lints(cargo: Cargo, crate: Crate) -> bool:
     return "clippy" in shared or "clippy" in table(cargo.at(crate.root), "lints")
 
 
+def _is_extension(cargo: Cargo, crate: Crate) -> bool:
+    """Whether it is built for Python or Node to load: its own tests are those of the package around it."""
+    content = cargo.at(crate.root)
+    kinds = table(content, "lib").get("crate-type", table(content, "lib").get("crate_type"))
+    dependencies = table(content, "dependencies")
+    return isinstance(kinds, list) and "cdylib" in kinds and bool(_EXTENDED.intersection(dependencies))
+
+
 def _jobs(cargo: Cargo, crate: Crate, base: str, lock: str | None, settings: _Settings) -> tuple[ProjectJob, ...]:
     # Where others are built from the same place, cargo has to be told which crate is meant; a name that cargo would
     # refuse is left to it to refuse.
@@ -116,12 +170,16 @@ def _jobs(cargo: Cargo, crate: Crate, base: str, lock: str | None, settings: _Se
     base = base if package else crate.root
     locked = " --locked" if lock is not None else ""
     lint = []
-    if settings.has(crate.root, _FORMAT):
-        lint.append(Step(name="Check the format", run=f"cargo fmt --check{package}", workdir=base))
-    if settings.has(crate.root, _CLIPPY) or _has_clippy_lints(cargo, crate):
-        run = f"cargo clippy{package} --all-targets{locked}"
+    practice = settings.practice
+    if settings.has(crate.root, _FORMAT) or practice.formats:
+        toolchain = " +nightly" if practice.formats_by_nightly else ""
+        lint.append(Step(name="Check the format", run=f"cargo{toolchain} fmt --check{package}", workdir=base))
+    if settings.has(crate.root, _CLIPPY) or _has_clippy_lints(cargo, crate) or practice.clippy:
+        run = f"cargo clippy{package}{practice.clippy_options}{locked}{practice.clippy_tail}"
         lint.append(Step(name="Lint", run=run, workdir=base))
-    test = [Step(name="Test", run=f"cargo test{package}{locked}", workdir=base)]
+    # A library that another runtime loads has no symbols to link its tests with.
+    what = "check" if _is_extension(cargo, crate) else "test"
+    test = [Step(name=what.title(), run=f"cargo {what}{package}{practice.test_options}{locked}", workdir=base)]
     inputs = (lock,) if lock is not None else (path_of(base), path_of(crate.root))
     toolchains = [join(place, name) for place in (base, *ancestors(base)) for name in _TOOLCHAIN]
     jobs = []

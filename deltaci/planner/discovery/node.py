@@ -24,16 +24,19 @@ from deltaci.planner.discovery.node_packages import (
     Package,
     candidates,
     forced_by,
+    is_built,
     needs_of,
     package_of,
 )
 from deltaci.planner.discovery.node_reports import CONFIGS as REPORT_CONFIGS
 from deltaci.planner.discovery.node_reports import reports_of
+from deltaci.planner.discovery.node_scripts import LINTS, TESTS, Filter
 from deltaci.planner.discovery.node_tools import LOCKS, VERSION_FILES, Manager, Tools, cache_of, lock_of, manager_of
 from deltaci.planner.discovery.node_turbo import FILES as TURBO_FILES
 from deltaci.planner.discovery.node_turbo import Turbo, of_package, turbo_of
 from deltaci.planner.discovery.node_typescript import TypeScript, is_config
 from deltaci.planner.discovery.node_workspaces import Matching, declared, delegates, members
+from deltaci.planner.discovery.own_ci import OwnCi
 from deltaci.planner.discovery.project import Tree, is_left_out, join, parent
 from deltaci.planner.errors import PlanFailed, printable
 
@@ -98,6 +101,8 @@ class _Workspace(msgspec.Struct, frozen=True, kw_only=True):
     # Scripts that the members have, and the names of packages here that the root itself needs.
     member_scripts: frozenset[str]
     root_needs: frozenset[str]
+    # For scripts of the root that run those of members: for which.
+    filters: dict[str, Filter]
 
 
 class _Repository:
@@ -108,6 +113,7 @@ class _Repository:
         self._names = Names(tree.files)
         self._tools = Tools(tree)
         self._typescript = TypeScript(tree)
+        self._ci = OwnCi(tree)
         self.packages = {parent(path): package_of(parent(path), path, tree.json(path)) for path in manifests}
         self._home: dict[str, str] = {}
         self._take_members()
@@ -203,6 +209,11 @@ class _Repository:
         )
         inner = self._members.get(root, ())
         counts = Counter(name for member in inner for name in self.packages[member].scripts)
+        member_scripts = frozenset(
+            name
+            for name, count in counts.items()
+            if name in package.scripts and (2 * count > len(inner) or delegates(name, package.scripts))
+        )
         return _Workspace(
             root=root,
             package=package,
@@ -210,12 +221,9 @@ class _Repository:
             turbo=turbo,
             forced=forced,
             reads=shared if turbo is None else shared | turbo.reads,
-            member_scripts=frozenset(
-                name
-                for name, count in counts.items()
-                if name in package.scripts and (2 * count > len(inner) or delegates(name, package.scripts))
-            ),
+            member_scripts=member_scripts,
             root_needs=needs_of(package, self._local, forced).names,
+            filters={name: Filter(package.scripts[name], root) for name in (*LINTS, *TESTS) if name in member_scripts},
         )
 
     def project(self, root: str) -> Project:
@@ -312,21 +320,55 @@ class _Repository:
             return False
         return self._tree.first(home, LOCKS) is not None and self._tree.first(root, LOCKS) is None
 
+    def _scripts(self, package: Package, workspace: _Workspace) -> dict[str, str]:
+        """The scripts of a package that are for CI to run there."""
+        root, scripts = package.root, package.scripts
+        if self._is_inside_member(root):
+            return {}
+        if root == workspace.root:
+            own = {name: body for name, body in scripts.items() if name not in workspace.member_scripts}
+            if "test" in own and "build" in scripts and self._has_built_members(root):
+                own["build"] = scripts["build"]
+            return own
+        if is_left_out(package.manifest):
+            if self._owner(parent(root)) not in (None, workspace.root):
+                return {}  # a member only to be installed, for the tests of the one around it
+            if "test" not in scripts:
+                scripts = {name: body for name, body in scripts.items() if name != "build"}
+        filters = workspace.filters
+        return {
+            name: body
+            for name, body in scripts.items()
+            if name not in filters or not filters[name].leaves_out(root, package.name)
+        }
+
+    def _has_built_members(self, root: str) -> bool:
+        """Whether tests of the workspace's root would find in its members what a build has put there."""
+        return any(is_built(self.packages[member]) for member in self._members.get(root, ()))
+
+    def _run_by_ci(self, package: Package, workspace: _Workspace) -> tuple[str, ...]:
+        """Of a member, only what the root runs of all: others mean the root's own scripts, by the same names."""
+        scripts = self._ci.scripts
+        if package.root == workspace.root:
+            return scripts
+        return tuple(name for name in scripts if name in workspace.member_scripts)
+
+    def _is_built_by_root(self, workspace: _Workspace, root: str) -> bool:
+        """Whether a member needs others that have something built to them, which only the root's own `build` does."""
+        if root == workspace.root or "build" not in workspace.package.scripts or "build" in workspace.member_scripts:
+            return False
+        needed = (self.packages[other] for other in self._edges.get(root, ()))
+        return any("build" not in other.scripts and is_built(other) for other in needed)
+
     def _setup(self, package: Package, workspace: _Workspace, tasks: frozenset[str], nx: Nx | None) -> Setup:
         root, manager = package.root, workspace.manager
-        scripts = package.scripts
-        if root == workspace.root:
-            scripts = {name: body for name, body in scripts.items() if name not in workspace.member_scripts}
-        is_alone = self._is_inside_member(root)
-        is_trial = is_left_out(package.manifest) and "test" not in scripts
-        if is_alone or is_trial:
-            scripts = {name: body for name, body in scripts.items() if not is_alone and name != "build"}
+        scripts = self._scripts(package, workspace)
         through: Through | None = None
         found = self._names.at(root)
         project = self._nx_projects.get(root)
         if nx is not None and project is not None and NX_NAME.fullmatch(project.name):
             known = nx.targets(project, msgspec.structs.replace(package, scripts=scripts), found)
-            if is_trial and known is not None and "test" not in known:
+            if is_left_out(package.manifest) and known is not None and "test" not in known:
                 known -= {"build"}
             through = Through(tool="nx", name=project.name, tasks=known)
         elif workspace.turbo is not None and root != workspace.root and NAME.fullmatch(package.name or ""):
@@ -339,6 +381,8 @@ class _Repository:
             through=through,
             builds=self._builds(workspace, root) if through is None else (),
             can_build_all="build" in workspace.package.scripts,
+            must_build_all=through is None and self._is_built_by_root(workspace, root),
+            run_by_ci=self._run_by_ci(package, workspace),
             cache=cache_of(manager, workspace.root, root),
             reports=reports_of(self._tree, root, found, package.content, package.scripts.get("test", "")),
         )

@@ -4,6 +4,7 @@ Rule: commands are those that a maintainer would type at a fresh checkout; in an
 through it, for one project, so that what has to be built before is built by it.
 """
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -13,10 +14,9 @@ import msgspec
 from deltaci.domain.plan import Step
 from deltaci.domain.project import CacheRule, ProjectJob
 from deltaci.planner.discovery.node_packages import NAME, Package
+from deltaci.planner.discovery.node_scripts import LINTS, TESTS, scripts_that_lint, scripts_that_test
 from deltaci.planner.discovery.node_tools import Manager
 
-LINT_SCRIPTS: Final = ("lint", "typecheck", "type-check", "check-types")
-TEST_SCRIPTS: Final = ("build", "test")
 # More than these are built by building the whole workspace: a command must not grow with it.
 BUILDS_MAX: Final = 40
 _VISITED_MAX: Final = 200
@@ -34,7 +34,8 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     """All that the jobs of one package are made of.
 
     `builds` are the packages to build before it is tested, what others need first; None if they are too many.
-    `can_build_all` is whether the workspace's root has a script for that.
+    `can_build_all` is whether the workspace's root has a script for that, and `must_build_all` whether nothing else
+    builds what the package needs. `run_by_ci` are names of scripts that the repository's own CI runs.
     """
 
     package: Package
@@ -44,6 +45,8 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     through: Through | None
     builds: tuple[Package, ...] | None
     can_build_all: bool
+    must_build_all: bool
+    run_by_ci: tuple[str, ...]
     cache: CacheRule
     reports: tuple[str, ...]
 
@@ -51,12 +54,24 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 def jobs_of(setup: Setup) -> tuple[ProjectJob, ...]:
     """At most one job a check; a check for which the package has nothing has none."""
     found = []
-    for check, names in (("lint", LINT_SCRIPTS), ("test", TEST_SCRIPTS)):
+    scripts, run_by_ci = {**_targets(setup.through), **setup.scripts}, setup.run_by_ci
+    for check, names in (
+        ("lint", scripts_that_lint(scripts, run_by_ci)),
+        ("test", scripts_that_test(scripts, run_by_ci)),
+    ):
         steps = _steps(setup, check, names)
         if steps:
             install = Step(name="Install", run=setup.manager.install, workdir=setup.workspace)
             found.append(_job(setup, check, [install, *steps]))
     return tuple(found)
+
+
+def _targets(through: Through | None) -> dict[str, str]:
+    """What a project of Nx has besides scripts, with commands that are not known."""
+    if through is None or through.tool != "nx":
+        return {}
+    usual = (*LINTS, *TESTS)
+    return {name: "" for name in usual if through.tasks is None or name in through.tasks}
 
 
 def _job(setup: Setup, check: str, steps: list[Step]) -> ProjectJob:
@@ -98,12 +113,14 @@ def _steps(setup: Setup, check: str, names: Iterable[str]) -> list[Step]:
 
 def _is_typing(name: str, script: str) -> bool:
     """Whether a script looks at the types of other packages, which are there only once those are built."""
-    return name != "lint" or "tsc" in script
+    return re.match(r"type|tsc?\b|check-types", name) is not None or "tsc" in script
 
 
 def _built_before(setup: Setup, *, is_own_wanted: bool) -> tuple[list[Step], bool]:
     """The steps that build what the package needs, and whether they build the package itself as well."""
     builds, manager, workspace = setup.builds, setup.manager, setup.workspace
+    if setup.must_build_all:
+        return [Step(name="Build the workspace", run=_build_all(setup), workdir=workspace)], False
     if builds is not None and not builds:
         return [], False
     if setup.package.root == workspace and setup.can_build_all:

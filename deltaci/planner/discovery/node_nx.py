@@ -14,8 +14,8 @@ import msgspec
 
 from deltaci.planner.discovery.jsonc import jsonc
 from deltaci.planner.discovery.node_inputs import Reads, reads_of
-from deltaci.planner.discovery.node_jobs import LINT_SCRIPTS, TEST_SCRIPTS
 from deltaci.planner.discovery.node_packages import Names, Package, clean, is_own
+from deltaci.planner.discovery.node_scripts import LINTS, TESTS
 from deltaci.planner.discovery.project import Tree, join, parent, table, texts
 from deltaci.planner.globs import GlobInvalid, Globs
 
@@ -189,7 +189,7 @@ def _of_target(each: Any) -> list[str]:
 def _run_targets(defaults: Mapping[str, Any]) -> list[Any]:
     """The defaults of the targets that jobs run, of what those depend on, and of executors: any target may have one."""
     found: dict[str, Any] = {name: each for name, each in defaults.items() if _EXECUTOR.match(name)}
-    waiting = [*LINT_SCRIPTS, *TEST_SCRIPTS, *(name for name in defaults if "*" in name)]
+    waiting = [*LINTS, *TESTS, *(name for name in defaults if "*" in name)]
     for each in found.values():
         waiting += _needed(each)
     while waiting:

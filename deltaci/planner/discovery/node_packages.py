@@ -22,6 +22,8 @@ NAME: Final = re.compile(r"(?:@[a-zA-Z0-9~_.-]{1,100}/)?[a-zA-Z0-9~_.][a-zA-Z0-9
 NAMESAKES_MAX: Final = 50
 _NAME_CHARACTERS_MAX: Final = 214
 _RANGE_CHARACTERS_MAX: Final = 100
+_OUTPUT: Final = re.compile(r"(?:\./)?(?:dist|build|built|out|output|lib|es|esm|cjs|umd)/")
+_ENTRIES_MAX: Final = 200
 _PATH: Final = re.compile(r"(?:file|link|portal):(.+)", re.DOTALL)
 _ALIAS: Final = re.compile(r"(?:npm|workspace):((?:@[^@/]+/)?[^@/]+)@(.*)", re.DOTALL)
 # `catalog:`, `patch:` and what else we do not know may mean a package here; these mean what they fetch.
@@ -49,6 +51,23 @@ def package_of(root: str, manifest: str, content: dict[str, Any]) -> Package:
         # npm's placeholder for `test` only fails.
         scripts={name: body for name, body in scripts.items() if "no test specified" not in body},
     )
+
+
+def is_built(package: Package) -> bool:
+    """Whether others find in it what a build has put there, by the usual names of directories."""
+    content = package.content
+    entries: list[Any] = [content.get(key) for key in ("main", "module", "types", "exports", "bin")]
+    for _ in range(_ENTRIES_MAX):
+        if not entries:
+            return False
+        entry = entries.pop()
+        if isinstance(entry, dict):
+            entries += entry.values()
+        elif isinstance(entry, list):
+            entries += entry
+        elif isinstance(entry, str) and _OUTPUT.match(entry) is not None:
+            return True
+    return False
 
 
 def clean(value: object) -> str | None:

@@ -22,18 +22,8 @@ LEFT_OUT_DIRECTORIES: Final = frozenset(
         *("deps", "extern", "externals", "3rdparty", "thirdparty"),
         *("venv", "virtualenv", "__pycache__", "dist", "target"),
         *("testdata", "fixtures", "__fixtures__", "fixture", "tests", "test", "__tests__", "e2e"),
-        *(
-            "examples",
-            "example",
-            "samples",
-            "sample",
-            "demos",
-            "playground",
-            "playgrounds",
-            "templates",
-            "template",
-            "fuzz",
-        ),
+        *("examples", "example", "samples", "sample", "demos", "demo", "tutorials", "tutorial"),
+        *("playground", "playgrounds", "sandbox", "sandboxes", "templates", "template", "starters", "fuzz"),
     }
 )
 # The parser takes time in the square of the parts of a dotted key; nobody writes more than a handful.

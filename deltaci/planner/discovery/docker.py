@@ -47,7 +47,14 @@ _WINDOWS: Final = re.compile(r"windows/|nanoserver|servercore", re.IGNORECASE)
 _BUILT_FIRST: Final = re.compile(
     r"(?:target|dist|\.build|_output|\.next|publish|build/(?:libs|distributions|install)|bin/(?:Debug|Release))(?:/|$)"
 )
-_TRIAL: Final = re.compile(r"(?:^|[/_.-])(?:e2e|tests?|testdir|testdata|testing|fixtures?)(?:$|[/_.-])", re.IGNORECASE)
+_TRIAL: Final = re.compile(
+    r"(?:^|[/_.-])(?:e2e|tests?|testdir|testdata|testing|fixtures?|devtools|devcontainers?|ci)(?:$|[/_.-])",
+    re.IGNORECASE,
+)
+# By its own name.
+_ASIDE: Final = re.compile(
+    r"(?:^|[_.-])(?:ci|dev|develop|debug|tests?|e2e|bench|fuzz|gitpod|snapcraft)(?:$|[_.-])", re.IGNORECASE
+)
 _WILDCARD: Final = re.compile(r"[*?\[]")
 
 
@@ -79,8 +86,8 @@ def find(tree: Tree, manifests: list[str], roots: Roots) -> Found:
     for path in manifests:
         if not _is_dockerfile(path):
             continue
-        is_trial = _TRIAL.search(parent(path)) is not None
-        read = _Dockerfile(why_not="it is there to test with") if is_trial else _read(tree.text(path))
+        is_aside = _TRIAL.search(parent(path)) is not None or _ASIDE.search(path.rpartition("/")[2]) is not None
+        read = _Dockerfile(why_not="it is there to develop or test with") if is_aside else _read(tree.text(path))
         if read.why_not is None:
             images.setdefault(parent(path), []).append(_image(tree, path, read.sources, roots))
         else:

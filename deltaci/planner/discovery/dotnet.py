@@ -220,7 +220,7 @@ class _Builder:
                 listed = self._in_slnx(path)
             for each in listed:
                 found = self._at(parent(path), each.replace("\\", "/"))
-                if found is not None:
+                if found is not None and not any(name.startswith(".") for name in found.split("/")[:-1]):
                     yield found
 
     def _in_slnx(self, path: str) -> list[str]:

@@ -185,8 +185,8 @@ class _Repository:
         return sorted(chosen), merged
 
     def _is_weak(self, root: str, own: Own, chosen: set[str], above_others: set[str]) -> bool:
-        """Whether requirements or settings alone make a project; those for building pages do not."""
-        if {"docs", "doc", "requirements"} & set(root.split("/")):
+        """Whether requirements or settings alone make a project; those for building pages, or for measuring, do not."""
+        if {"docs", "doc", "requirements", "bench", "benchmark", "benchmarks"} & set(root.split("/")):
             return False
         if own.all():
             return True
@@ -307,7 +307,8 @@ class _Repository:
             hooks = checks.by_hooks(tree, environment, names)
             own_names = [name for name in names if name not in hooks]
             steps = environment.install(own_names, pinned) if own_names else []
-            steps += checks.lint_steps(tree, environment, own_names, pinned) + checks.hook_steps(environment, hooks)
+            steps += checks.lint_steps(tree, environment, own, own_names, pinned)
+            steps += checks.hook_steps(environment, hooks)
             jobs.append(self._job("lint", environment, steps))
         elif root == "." and tree.has(root, HOOKS):
             run = ".cache/venv/bin/pre-commit run --all-files"

@@ -21,6 +21,11 @@ from deltaci.planner.discovery.workspace import ancestors, directory, is_below
 HOOKS: Final = ".pre-commit-config.yaml"
 REPORT: Final = "junit.xml"
 ARGUMENTS_MAX: Final = 50
+PACKAGES_MAX: Final = 5
+_BESIDE: Final = frozenset(
+    {*("test", "tests", "testing", "docs", "doc", "docs_src", "examples", "example", "samples", "scripts", "tools")}
+    | {*("bench", "benchmark", "benchmarks", "demos", "demo", "maint", "ci", "performance", "typing_tests")}
+)
 RUFF_FILES: Final = ("ruff.toml", ".ruff.toml")
 MYPY_FILES: Final = ("mypy.ini", ".mypy.ini")
 # Those that look for their settings in the directories above, too.
@@ -106,7 +111,9 @@ def hook_steps(environment: Environment, hooks: dict[str, list[str]]) -> list[St
     return [environment.helper("pre-commit"), *(environment.step("Lint", run) for run in runs)] if runs else []
 
 
-def lint_steps(tree: Tree, environment: Environment, names: Sequence[str], pinned: dict[str, str]) -> list[Step]:
+def lint_steps(
+    tree: Tree, environment: Environment, own: Own, names: Sequence[str], pinned: dict[str, str]
+) -> list[Step]:
     """The steps after the installation."""
     declared = environment.declared
     lines: list[tuple[str, str, str]] = []
@@ -123,7 +130,8 @@ def lint_steps(tree: Tree, environment: Environment, names: Sequence[str], pinne
             case "flake8":
                 lines.append(("Lint", "flake8", "--extend-exclude=.venv,.cache ."))
             case "mypy":
-                lines.append(("Check the types", "mypy", "" if _has_targets(tree, declared) else "."))
+                targets = "" if _has_targets(tree, declared) else _packages(tree, declared.root, own)
+                lines.append(("Check the types", "mypy", targets))
             case "pyright":
                 lines.append(("Check the types", "pyright", ""))
     return [environment.step(label, environment.run(tool, rest, pinned)) for label, tool, rest in lines]
@@ -153,6 +161,22 @@ def _has_targets(tree: Tree, declared: Declared) -> bool:
         return True
     path = tree.first(declared.root, MYPY_FILES)
     return path is not None and re.search(r"^(?:files|packages|modules)[ \t]*=", tree.text(path), re.M) is not None
+
+
+def _packages(tree: Tree, root: str, own: Own) -> str:
+    """What types are checked of, where nothing says it: the packages, without those that test or measure them."""
+    prefix = "" if root == "." else root + "/"
+    found: dict[str, None] = {}
+    for path in sorted(own.packages):
+        place = directory(path)
+        if place == root or tree.has(directory(place), "__init__.py"):
+            continue
+        names = place.removeprefix(prefix).split("/")
+        if not _BESIDE.intersection(names):
+            found["src" if names[0] == "src" else "/".join(names)] = None
+    if not found or len(found) > PACKAGES_MAX or any(name.startswith("-") for name in found):
+        return "."
+    return shlex.join(found)
 
 
 # ---- tests -------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ def test_several_files_of_one_directory_are_steps_of_one_job() -> None:
     """By all the names that people give them; what stands beside them is none."""
     names = [
         "Dockerfile",
-        "Dockerfile.dev",
+        "Dockerfile.slim",
         "web.Dockerfile",
         "Containerfile",
         "Dockerfile.j2",
@@ -36,7 +36,7 @@ def test_several_files_of_one_directory_are_steps_of_one_job() -> None:
 
     assert [job.check for job in project.jobs] == ["build"]
     assert runs(project, "build") == [
-        f"docker build --file {name} ." for name in ("Containerfile", "Dockerfile", "Dockerfile.dev", "web.Dockerfile")
+        f"docker build --file {name} ." for name in ("Containerfile", "Dockerfile", "Dockerfile.slim", "web.Dockerfile")
     ]
 
 
@@ -251,3 +251,12 @@ def test_two_thousand_images_are_found_in_seconds() -> None:
 
     assert len(found) == 4040
     assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("path", ["devtools/Dockerfile", "docker/ci.Dockerfile", "Dockerfile.dev", "ci/Dockerfile"])
+def test_an_image_to_develop_or_test_in_is_not_built(path: str) -> None:
+    """Nobody ships it: what runs in it is what is checked. It is said that it was left out."""
+    answer = discovery_of({path: PLAIN, "api/Dockerfile": PLAIN, **GO})
+
+    assert [project.root for project in answer.projects if project.ecosystem == "docker"] == ["api"]
+    assert [reason.file for reason in answer.reasons if reason.rule == "image-unused"] == [path]

@@ -327,3 +327,14 @@ def test_two_thousand_projects_are_parsed_once_each_and_looked_up_by_path() -> N
     assert parsed.call_count == count + 1
     assert projects["src/p7"].depends_on_roots == {"src/p6"}
     assert sum(len(project.reads) for project in projects.values()) <= 2 * count
+
+
+async def test_what_a_solution_shows_of_hidden_directories_is_no_project() -> None:
+    """Some list those files as a project, so that they can be opened beside the others."""
+    files = {
+        "All.slnx": '<Solution><Project Path=".github/.github.csproj" /><Project Path="a/A.csproj" /></Solution>',
+        ".github/.github.csproj": sdk(),
+        "a/A.csproj": sdk(),
+    }
+
+    assert list(await jobs_of(files)) == ["dotnet-build (a)"]

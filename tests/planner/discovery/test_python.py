@@ -184,6 +184,24 @@ def test_a_linter_is_not_installed_in_the_place_of_itself() -> None:
 
 
 @pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (["pkg/__init__.py", "pkg/sub/__init__.py", "tests/__init__.py", "benchmarks/__init__.py"], "mypy pkg"),
+        (["src/a/__init__.py", "src/b/__init__.py", "docs/__init__.py"], "mypy src"),
+        (["a/__init__.py", "b c/__init__.py"], "mypy a 'b c'"),
+        (["module.py"], "mypy ."),
+        ([f"p{number}/__init__.py" for number in range(6)], "mypy ."),
+        (["-x/__init__.py"], "mypy ."),
+    ],
+)
+def test_types_are_checked_of_the_packages_where_nothing_says_of_what(paths: list[str], expected: str) -> None:
+    """What tests and measures them is seldom meant; who wants it checked, says so in `files`."""
+    files = {"setup.py": "", "mypy.ini": "[mypy]\nstrict = true\n", **dict.fromkeys(paths, "")}
+
+    assert runs(files, "lint")[2:] == [f".venv/bin/{expected}"]
+
+
+@pytest.mark.parametrize(
     ("files", "expected"),
     [
         ({"setup.cfg": "[flake8]\n"}, ["flake8 --extend-exclude=.venv,.cache ."]),
@@ -578,3 +596,12 @@ def test_two_thousand_projects_among_a_hundred_thousand_files_are_found_in_secon
 
     assert len(projects) == 2_000
     assert time.process_time() - started < 20
+
+
+def test_requirements_for_measuring_are_no_project() -> None:
+    """They list what to compare with; with a manifest of its own it is one, as everywhere."""
+    files = {"pyproject.toml": PACKAGE, "benchmarks/requirements.txt": "redis\n"}
+    named = {"benchmarks/pyproject.toml": PACKAGE.replace('"a"', '"b"')}
+
+    assert list(projects_of(files, "python")) == ["."]
+    assert list(projects_of(files | named, "python")) == [".", "benchmarks"]

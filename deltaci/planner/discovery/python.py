@@ -22,6 +22,7 @@ from deltaci.planner.discovery.workspace import (
     ancestors,
     below,
     directory,
+    is_below,
     left_out_manifests,
     members,
     split_targets,
@@ -318,9 +319,15 @@ class _Repository:
         is_code = declared.is_strong or bool(own.all()) or bool(self._requirement_files(root))
         if is_code:
             how = checks.testing(tree, environment, own, inner)
-            steps = checks.test_steps(environment, how, pinned)
-            jobs.append(self._job("test", environment, steps, has_report=how.has_report))
+            if not (how.is_compiled_only and self._is_tested_above(root)):
+                steps = checks.test_steps(environment, how, pinned)
+                jobs.append(self._job("test", environment, steps, has_report=how.has_report))
         return tuple(jobs)
+
+    def _is_tested_above(self, root: str) -> bool:
+        """Whether a member of a workspace leaves its tests to the root of it, which every change to it touches."""
+        home = self.home.get(root)
+        return home is not None and home != root and is_below(home, root) and bool(self.own[home].tests)
 
     def _inherited(self, root: str) -> list[str]:
         """Linters configured above, in a directory whose own project does not run them over all that is below."""

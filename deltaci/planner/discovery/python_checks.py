@@ -172,7 +172,7 @@ def _packages(tree: Tree, root: str, own: Own) -> str:
         if place == root or tree.has(directory(place), "__init__.py"):
             continue
         names = place.removeprefix(prefix).split("/")
-        if not _BESIDE.intersection(names):
+        if not _BESIDE.intersection(map(str.lower, names)):
             found["src" if names[0] == "src" else "/".join(names)] = None
     if not found or len(found) > PACKAGES_MAX or any(name.startswith("-") for name in found):
         return "."
@@ -190,6 +190,7 @@ class Testing(msgspec.Struct, frozen=True, kw_only=True):
         lines: name of the step, program, arguments, and the directory if it is not that of the project.
         helper: the program beside the environment that makes environments of its own; then there is no other.
         has_report: whether `REPORT` is written.
+        is_compiled_only: whether there is nothing to run, so that the files are only compiled.
     """
 
     lines: tuple[tuple[str, str, str], ...]
@@ -197,6 +198,7 @@ class Testing(msgspec.Struct, frozen=True, kw_only=True):
     helper: str | None = None
     workdir: str | None = None
     has_report: bool = False
+    is_compiled_only: bool = False
 
 
 def testing(tree: Tree, environment: Environment, own: Own, inner: Sequence[str]) -> Testing:
@@ -219,7 +221,8 @@ def testing(tree: Tree, environment: Environment, own: Own, inner: Sequence[str]
     if others is not None and not (own.tests and _is_unittest(tree, own, asks_for_pytest) and not others.tools):
         return others
     if not own.tests and not _finds_other_tests(tree, declared):
-        return Testing(lines=(("Compile", "", r"python3 -m compileall -q -x '(^|/)\.' ."),))
+        lines = (("Compile", "", r"python3 -m compileall -q -x '(^|/)\.' ."),)
+        return Testing(lines=lines, is_compiled_only=True)
     if _is_unittest(tree, own, asks_for_pytest):
         return Testing(
             lines=tuple(("Test", "python", f"-m unittest {line}") for line in _unittest(tree, own, declared))

@@ -52,7 +52,9 @@ def test_commands_are_lines_without_what_yaml_writes_around_them() -> None:
             "jobs:\n  a:\n    steps:\n      # - run: npm run commented\n      - run: npm run lint\n      - run: |\n"
             "          pnpm install\n          pnpm run -r typecheck && yarn test-ci\n"
         ),
-        ".gitlab-ci.yml": "x:\n  script:\n    - npm test\n    - 'bun run check'\n    - npm --silent \\\n      run long\n",
+        ".gitlab-ci.yml": (
+            "x:\n  script:\n    - npm test\n    - 'bun run check'\n    - npm --silent \\\n      run long\n"
+        ),
         ".github/workflows/release.yml": "jobs:\n  a:\n    steps:\n      - run: npm run ship\n",
     }
 

@@ -357,8 +357,10 @@ class _Repository:
         """Whether a member needs others that have something built to them, which only the root's own `build` does."""
         if root == workspace.root or "build" not in workspace.package.scripts or "build" in workspace.member_scripts:
             return False
-        needed = (self.packages[other] for other in self._edges.get(root, ()))
-        return any("build" not in other.scripts and is_built(other) for other in needed)
+        needed = [self.packages[other] for other in self._edges.get(root, ())]
+        if workspace.package.name in needs_of(self.packages[root], self._local, workspace.forced).names:
+            needed.append(workspace.package)
+        return any(is_built(each) and (each is workspace.package or "build" not in each.scripts) for each in needed)
 
     def _setup(self, package: Package, workspace: _Workspace, tasks: frozenset[str], nx: Nx | None) -> Setup:
         root, manager = package.root, workspace.manager

@@ -20,8 +20,8 @@ _LINTS_MAX: Final = 8
 _CI_TESTS: Final = ("test:ci", "test-ci", "ci:test", "citest")
 _OTHER_TESTS: Final = (*_CI_TESTS, "test:unit", "unit", "unit-test", "test:run", "test:node", "test:once", "tests")
 _CHECK_LIKE: Final = re.compile(
-    r"(?:lint|format|fmt|prettier|eslint|oxlint|stylelint|biome|check|typecheck|type-check|tsc?|types|attw|publint|knip)"
-    r"(?:[:.-].*)?"
+    r"(?:lint|format|fmt|prettier|eslint|oxlint|stylelint|biome|check|typecheck|type-check|tsc?|types|knip)(?:[:.-].*)?|"
+    r"tests?[:.-](?:lint|types?|typecheck|typing|format|prettier|eslint|style|code|other)"
 )
 _TEST_LIKE: Final = re.compile(r"(?:tests?|unit|jest|vitest|mocha|ava|tap|spec)(?:[:.-].*)?")
 # Needs more than the repository, looks at something else than a change, or never ends.

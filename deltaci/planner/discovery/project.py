@@ -21,7 +21,8 @@ LEFT_OUT_DIRECTORIES: Final = frozenset(
         *("node_modules", "vendor", "third_party", "third-party", "external", "bower_components", "site-packages"),
         *("deps", "extern", "externals", "3rdparty", "thirdparty"),
         *("venv", "virtualenv", "__pycache__", "dist", "target"),
-        *("testdata", "fixtures", "__fixtures__", "fixture", "tests", "test", "__tests__", "e2e"),
+        *("testdata", "test-data", "test_data", "fixtures", "__fixtures__", "fixture", "tests", "test", "__tests__"),
+        *("e2e", "e2e-tests", "integration-tests", "integration_tests", "integrationTests"),
         *("examples", "example", "samples", "sample", "demos", "demo", "tutorials", "tutorial"),
         *("playground", "playgrounds", "sandbox", "sandboxes", "templates", "template", "starters", "fuzz"),
     }

@@ -22,7 +22,6 @@ from deltaci.planner.discovery.workspace import (
     ancestors,
     below,
     directory,
-    is_below,
     left_out_manifests,
     members,
     split_targets,
@@ -325,9 +324,9 @@ class _Repository:
         return tuple(jobs)
 
     def _is_tested_above(self, root: str) -> bool:
-        """Whether a member of a workspace leaves its tests to the root of it, which every change to it touches."""
-        home = self.home.get(root)
-        return home is not None and home != root and is_below(home, root) and bool(self.own[home].tests)
+        """Whether the project around this one, which every change to it touches, has the tests."""
+        above = next((place for place in ancestors(root) if place in self.known), None)
+        return above is not None and bool(self.own[above].tests)
 
     def _inherited(self, root: str) -> list[str]:
         """Linters configured above, in a directory whose own project does not run them over all that is below."""

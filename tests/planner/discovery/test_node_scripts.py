@@ -21,6 +21,7 @@ from tests.planner.discovery.node_support import commands, found, package
         ({"lint": "eslint .", "format:check": "prettier -c .", "knip": "knip"}, ["knip", "format:check", "lint"],
          ("lint", "knip", "format:check")),
         ({"lint": "x", "lint-js": "eslint .", "lint-md": "mdl"}, ["lint-md", "lint-js"], ("lint-md", "lint-js")),
+        ({"test": "x", "test:types": "tsc"}, ["test", "test:types"], ("test:types",)),
         ({"check": "svelte-check"}, ["check", "install", "deploy"], ("check",)),
         # What looks at something else than the change, or is never there.
         ({"lint": "x", "format:docs": "y", "check:links": "z", "check:size": "z"}, ["format:docs", "check:links",
@@ -138,6 +139,18 @@ def test_the_root_builds_what_its_members_have_no_script_for() -> None:
     }
 
     projects = found(workspace(scripts, **members))
+
+    assert commands(projects["play/p"]) == [("npm run build", "."), ("npm run test", "play/p")]
+    assert commands(projects["play/q"]) == [("npm run test", "play/q")]
+
+
+def test_the_root_is_built_for_a_member_that_needs_the_root_itself() -> None:
+    """A library whose sites and trials are the members of its workspace."""
+    files = workspace({}, **{"play/p": package("p", devDependencies={"whole": "workspace:*"}), "play/q": package("q")})
+    content = json.loads(files["package.json"])
+    content |= {"name": "whole", "main": "dist/index.js", "scripts": {"build": "rollup -c"}}
+
+    projects = found(files | {"package.json": json.dumps(content)})
 
     assert commands(projects["play/p"]) == [("npm run build", "."), ("npm run test", "play/p")]
     assert commands(projects["play/q"]) == [("npm run test", "play/q")]

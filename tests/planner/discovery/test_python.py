@@ -394,10 +394,9 @@ def test_members_of_a_uv_workspace_are_projects_with_its_lock_file() -> None:
     assert projects["packages/a"].tools == {"python": "3.12"}
 
 
-def test_a_member_whose_tests_are_the_roots_is_not_only_compiled() -> None:
-    """The root, which encloses it, is touched with it; alone, it is at least compiled."""
-    root = 'a = 1\n[tool.uv.workspace]\nmembers = ["packages/*"]\n[project]\nname = "all"\n'
-    files = {"pyproject.toml": root, "uv.lock": "", "packages/a/pyproject.toml": '[project]\nname = "a"\n'}
+def test_a_project_whose_tests_are_those_of_the_one_around_it_is_not_compiled_for_itself() -> None:
+    """That one is touched with it; where nobody has tests, it is at least compiled."""
+    files = {"pyproject.toml": '[project]\nname = "all"\n', "packages/a/pyproject.toml": '[project]\nname = "a"\n'}
 
     assert projects_of(files | {"tests/test_a.py": ""}, "python")["packages/a"].jobs == ()
     assert [job.check for job in projects_of(files, "python")["packages/a"].jobs] == ["test"]

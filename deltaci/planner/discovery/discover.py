@@ -31,6 +31,7 @@ from deltaci.planner.discovery import (
     own_ci,
     python,
     rust,
+    submodules,
     task,
 )
 from deltaci.planner.discovery.others import Roots, outermost
@@ -99,7 +100,7 @@ _MANIFEST: Final = _Names(name for module in MODULES for name in module.MANIFEST
 
 def is_structural(path: str) -> bool:
     """Whether discovery may look at a file of this name."""
-    return _STRUCTURE.match(path.rpartition("/")[2]) or own_ci.lists_commands(path)
+    return _STRUCTURE.match(path.rpartition("/")[2]) or own_ci.lists_commands(path) or path == submodules.FILE
 
 
 def structure(files: Files) -> Files:
@@ -116,7 +117,7 @@ def wanted(seen: Files) -> list[str]:
         PlanFailed: more than `MANIFESTS_MAX` manifests, or one that is too large.
     """
     tree = Tree(seen, {})
-    paths = set(own_ci.wanted(seen))
+    paths = {*own_ci.wanted(seen), *submodules.wanted(tree)}
     for module, manifests in _manifests(seen)[0].items():
         paths.update(module.wanted(tree, manifests))
     return sorted(path for path in paths if seen.is_file(path) and seen.size(path) <= MANIFEST_BYTES_MAX)
@@ -156,7 +157,7 @@ def discover(seen: Files, contents: Mapping[str, bytes]) -> Discovery:
         new = [project for each in found for project in each.projects]
         projects += outermost(new) if group is FALLBACKS else new
         reasons += [reason for each in found for reason in each.reasons]
-    projects = [_with_other_ci(tree, project) for project in projects]
+    projects = submodules.with_submodules(tree, [_with_other_ci(tree, project) for project in projects])
     projects.sort(key=lambda project: (project.ecosystem, project.root))
     return Discovery(projects=tuple(projects), reasons=tuple(reasons))
 

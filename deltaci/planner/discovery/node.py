@@ -30,7 +30,7 @@ from deltaci.planner.discovery.node_packages import (
 )
 from deltaci.planner.discovery.node_reports import CONFIGS as REPORT_CONFIGS
 from deltaci.planner.discovery.node_reports import reports_of
-from deltaci.planner.discovery.node_scripts import LINTS, TESTS, Filter
+from deltaci.planner.discovery.node_scripts import LINTS, TESTS, Filter, needs_a_server
 from deltaci.planner.discovery.node_tools import LOCKS, VERSION_FILES, Manager, Tools, cache_of, lock_of, manager_of
 from deltaci.planner.discovery.node_turbo import FILES as TURBO_FILES
 from deltaci.planner.discovery.node_turbo import Turbo, of_package, turbo_of
@@ -333,8 +333,8 @@ class _Repository:
         if is_left_out(package.manifest):
             if self._owner(parent(root)) not in (None, workspace.root):
                 return {}  # a member only to be installed, for the tests of the one around it
-            if "test" not in scripts:
-                scripts = {name: body for name, body in scripts.items() if name != "build"}
+            if "test" not in scripts or needs_a_server(scripts["test"]):
+                scripts = {name: body for name, body in scripts.items() if name not in TESTS}
         filters = workspace.filters
         return {
             name: body

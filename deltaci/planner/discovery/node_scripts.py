@@ -32,6 +32,7 @@ _ASIDE: Final = re.compile(
 )
 _MENDS: Final = re.compile(r"--(?:fix|write)(?![\w-]|=false)|prettier\b[^&|;]*[ \t]-w\b")
 _WAITS: Final = re.compile(r"--watch(?:All)?(?![\w-]|=false)|\bvitest[ \t]+watch\b|\bvitest\b[^&|;]*--ui\b")
+_BROWSES: Final = re.compile(r"\b(?:playwright[ \t]+test|cypress[ \t]+run|wdio[ \t]+run)\b")
 _FILTER: Final = re.compile(r"(?:--filter|-F)(?:=|[ \t]+)(\"[^\"]*\"|'[^']*'|[^\s]+)")
 
 
@@ -67,6 +68,11 @@ def scripts_that_test(scripts: Mapping[str, str], run_by_ci: Sequence[str]) -> t
         others = [name for name in (*by_ci, *_OTHER_TESTS) if name in scripts and not _waits(name, scripts)]
         test = next(iter(others), "test" if "test" in scripts else None)
     return tuple(name for name in ("build", test) if name is not None and name in scripts)
+
+
+def needs_a_server(script: str) -> bool:
+    """Whether a script drives a browser that looks at something that has to be started first."""
+    return _BROWSES.search(script) is not None
 
 
 def _mends(name: str, scripts: Mapping[str, str]) -> bool:

@@ -59,6 +59,11 @@ class OwnCi:
             found += [(is_aside, line) for line in _commands(self._tree.text(path))]
         return tuple(found[:LINES_MAX])
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is none that is known here."""
+        return not self._lines
+
     def lines(self, pattern: re.Pattern[str]) -> list[str]:
         """The commands in which a pattern is found, in the order of the files' names."""
         return [line for _, line in self._lines if pattern.search(line) is not None]

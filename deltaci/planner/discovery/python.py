@@ -13,6 +13,7 @@ from typing import Final
 from deltaci.domain.plan import Step
 from deltaci.domain.project import Project, ProjectJob
 from deltaci.planner.discovery import python_checks as checks
+from deltaci.planner.discovery.own_ci import OwnCi
 from deltaci.planner.discovery.project import Tree, join, parent, table, texts
 from deltaci.planner.discovery.python_checks import HOOKS, REPORT, Own
 from deltaci.planner.discovery.python_environment import LOCKS, VERSIONS, Environment
@@ -136,6 +137,7 @@ class _Repository:
         )
         self._declared: dict[str, Declared] = {}
         self._above: dict[str, frozenset[str]] = {}
+        self._ci = OwnCi(tree)
         self.home = self._homes()
         self.roots, self.own = self._choose()
         self.known = frozenset(self.roots)
@@ -301,7 +303,8 @@ class _Repository:
         tree, declared, root = self.tree, environment.declared, environment.root
         own = self.own[root]
         pinned = checks.pins(tree, root)
-        names = checks.linters_at(tree, declared) or self._inherited(root)
+        configured = checks.linters_at(tree, declared) or self._inherited(root)
+        names = checks.in_use(tree, environment, configured, self._ci)
         jobs = []
         if names:
             hooks = checks.by_hooks(tree, environment, names)

@@ -7,12 +7,13 @@ for them alone, and unittest only where every test is written for it and nothing
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from deltaci.domain.plan import Step
+from deltaci.planner.discovery.own_ci import OwnCi
 from deltaci.planner.discovery.project import Tree, join, table
 from deltaci.planner.discovery.python_environment import TOOLS, Environment
 from deltaci.planner.discovery.python_files import Declared, is_plain
@@ -39,6 +40,13 @@ _HOOK: Final = re.compile(
 _HOOK_ID: Final = re.compile(r"\bid:[ \t]*+([\w.\"'-]{1,100})", re.ASCII)
 _EXCLUDES: Final = re.compile(r"^[ \t-]*+exclude:", re.MULTILINE)
 _HOOKS_OF: Final = {"ruff": ("ruff", "ruff-check", "ruff-format")}
+# What takes the place of a linter; None if it is only run where something says so.
+_RIVALS: Final[Mapping[str, tuple[str, ...] | None]] = {
+    **dict.fromkeys(("black", "isort", "flake8"), ("ruff",)),
+    "ruff": (),
+    "mypy": ("pyright",),
+    "pyright": None,
+}
 _UNITTEST: Final = re.compile(r"^[ \t]*(?:import|from)[ \t]+unittest\b", re.MULTILINE)
 _SESSION: Final = re.compile(r"^def[ \t]+(tests?|unit|unit_tests?|pytest)[ \t]*\(", re.MULTILINE)
 _SESSION_NAME: Final = re.compile(r"\bname[ \t]*=[ \t]*[\"'](tests?|unit)[\"']")
@@ -71,6 +79,31 @@ def linters_at(tree: Tree, declared: Declared) -> list[str]:
         "pyright": declared.tool("pyright") or tree.has(root, "pyrightconfig.json"),
     }
     return [name for name, is_configured in configured.items() if is_configured]
+
+
+def in_use(tree: Tree, environment: Environment, names: Sequence[str], ci: OwnCi) -> list[str]:
+    """Those of `names` that anybody runs: settings of a tool stay behind when another one takes its place.
+
+    One that no list of dependencies, hook, task or CI names is gone if another of its kind is there. Settings of
+    pyright alone are those of editors.
+    """
+    root = environment.root
+    unlisted = set(environment.missing(names)) - set(pins(tree, root))
+    hooks = {each.strip("\"'") for each in _HOOK_ID.findall(tree.text(join(root, HOOKS)))}
+    texts = [
+        tree.text(join(root, name)) for name in ("noxfile.py", "tox.ini", "Makefile", "justfile", "pyproject.toml")
+    ]
+
+    def is_run(name: str) -> bool:
+        if name not in unlisted or name in hooks:
+            return True
+        rivals = _RIVALS[name]
+        if rivals is not None and not any(rival in names and rival not in unlisted for rival in rivals):
+            return True
+        command = re.compile(rf"(?:^|[\s/\"'(=]){name}(?=[ \t\"',)@]|$)(?![ \t]*=)", re.MULTILINE)
+        return ci.runs(command) or any(command.search(text) is not None for text in texts)
+
+    return [name for name in names if is_run(name)]
 
 
 def inherited(names: Sequence[str]) -> list[str]:

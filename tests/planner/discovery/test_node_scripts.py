@@ -129,6 +129,17 @@ def test_a_member_inside_the_tests_of_another_has_no_job() -> None:
     assert commands(projects["packages/a"]) == [("npm run test", "packages/a")]
 
 
+def test_an_example_that_is_looked_at_by_a_browser_is_not_tested() -> None:
+    """Somebody has to start it first; other checks of it are run."""
+    scripts = {"test": "playwright test", "build": "next build", "lint": "eslint ."}
+    files = {
+        "package.json": json.dumps({"workspaces": ["examples/*"]}),
+        "examples/a/package.json": package("a", scripts=scripts),
+    }
+
+    assert [job.check for job in found(files)["examples/a"].jobs] == ["lint"]
+
+
 def test_the_root_builds_what_its_members_have_no_script_for() -> None:
     """One build for all packages, as compilers have it: an example that uses them is tested after it."""
     scripts = {"build": "node scripts/build.js", "test": "x"}

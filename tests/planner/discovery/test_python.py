@@ -208,7 +208,7 @@ def test_types_are_checked_of_the_packages_where_nothing_says_of_what(paths: lis
         ({"tox.ini": "[flake8]\n"}, ["flake8 --extend-exclude=.venv,.cache ."]),
         ({"mypy.ini": "[mypy]\nfiles = a\n"}, ["mypy"]),
         ({"setup.cfg": "[mypy]\nstrict = true\n"}, ["mypy ."]),
-        ({"pyrightconfig.json": ""}, ["pyright"]),
+        ({"pyrightconfig.json": "", "noxfile.py": "def lint(s):\n    s.run('pyright')\n"}, ["pyright"]),
         ({"ruff.toml": "[format]\n"}, ["ruff check .", "ruff format --check ."]),
         ({"ruff.toml": "fix = true\n"}, ["ruff check --no-fix ."]),
         ({"pyproject.toml": "[tool.ruff]\nfix = true\n", "setup.py": ""}, ["ruff check --no-fix ."]),
@@ -217,6 +217,28 @@ def test_types_are_checked_of_the_packages_where_nothing_says_of_what(paths: lis
 def test_linters_run_because_they_are_configured(files: dict[str, str], expected: list[str]) -> None:
     """Wherever their settings may be."""
     assert runs({"setup.py": "", **files}, "lint")[2:] == [f".venv/bin/{line}" for line in expected]
+
+
+RIVALS = "[project]\nname = 'a'\n[dependency-groups]\ndev = ['ruff']\n[tool.ruff]\n[tool.black]\n[tool.isort]\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, ["ruff"]),
+        ({"tox.ini": "[testenv:style]\ncommands = black --check .\n"}, ["ruff", "black"]),
+        ({"Makefile": "lint:\n\tisort -c .\n"}, ["ruff", "isort"]),
+        ({".github/workflows/ci.yml": "steps:\n- uses: psf/black@stable\n"}, ["ruff", "black"]),
+        ({"pyrightconfig.json": "{}"}, ["ruff"]),
+        ({"pyrightconfig.json": "{}", ".github/workflows/ci.yml": "- run: pyright\n"}, ["ruff", "pyright"]),
+        ({"tox.ini": "[testenv]\ndeps = blackbox\n"}, ["ruff"]),
+    ],
+)
+def test_settings_of_a_linter_that_nobody_runs_any_more_run_nothing(more: dict[str, str], expected: list[str]) -> None:
+    """Another one took its place and its settings stayed; whatever names it as a command keeps it."""
+    lines = runs({"pyproject.toml": RIVALS, **more}, "lint")
+
+    assert [line.split()[0].rpartition("/")[2] for line in lines if "python" not in line] == expected
 
 
 def test_a_linter_that_only_hooks_run_leaves_out_what_they_leave_out() -> None:

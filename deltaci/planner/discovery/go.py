@@ -38,6 +38,13 @@ _HOOK: Final = re.compile(
 )
 _RUNS_RACE: Final = re.compile(r"\bgo[ \t]+test\b.*[ \t]-race\b")
 _RUNS_FORMAT: Final = re.compile(r"\bgofmt\b[^|]*[ \t]-(?:s[ \t]+-)?(?:l|d)|\bgo[ \t]+fmt\b")
+# Where people write which packages are tested, besides their CI.
+_TASKS: Final = ("Makefile", "Taskfile.yml", "Taskfile.yaml", "justfile", "Dockerfile")
+TASKS_CHARACTERS_MAX: Final = 200_000
+_LEAVES_OUT: Final = re.compile(
+    r"\bgo[ \t]+test\b[^\n]*\bgo[ \t]+list\b[^|\n]*\./\.\.\.[ \t]*\|[ \t]*grep[ \t]+-(?:v|vE|Ev|v[ \t]+-E)[ \t]+"
+    r"[\"']?([A-Za-z0-9_/|-]{1,100})[\"']?[ \t]*\)"
+)
 # Not `.`: the caches are there, too.
 _FORMAT: Final = (
     "unformatted=$(git ls-files -z '*.go' ':!vendor/' ':!*testdata/*' | xargs -0 -r gofmt -l)\n"
@@ -174,9 +181,24 @@ class _Module(msgspec.Struct, frozen=True):
         if lints:
             jobs.append(self.job("lint", lints, workspace, is_outside))
         race = " -race" if self.ci.runs(_RUNS_RACE) else ""
-        runs = [("Vet", "go vet ./..."), ("Build", "go build ./..."), ("Test", f"go test{race} ./...")]
+        test = f"go test{race} {self.tested()}"
+        runs = [("Vet", "go vet ./..."), ("Build", "go build ./..."), ("Test", test)]
         jobs.append(self.job("test", runs, workspace, is_outside))
         return tuple(jobs)
+
+    def tested(self) -> str:
+        """The packages to test: without those that the repository's own lines leave out, for what they need to run."""
+        texts = [self.tree.text(join(self.root, name)) for name in _TASKS]
+        lines = [
+            *self.ci.lines(_LEAVES_OUT),
+            *(line for text in texts for line in text[:TASKS_CHARACTERS_MAX].split("\n")),
+        ]
+        for line in lines:
+            match = _LEAVES_OUT.search(line)
+            words = [word for word in match[1].split("|") if word.strip("/") != "vendor"] if match is not None else []
+            if words:
+                return f"$(go list ./... | grep -vE '{'|'.join(words)}')"
+        return "./..."
 
     def job(self, check: str, runs: list[tuple[str, str]], workspace: str | None, is_outside: bool) -> ProjectJob:
         """A job with the caches of downloads and of what was built, kept inside the checkout."""

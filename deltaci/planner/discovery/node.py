@@ -35,7 +35,7 @@ from deltaci.planner.discovery.node_tools import LOCKS, VERSION_FILES, Manager, 
 from deltaci.planner.discovery.node_turbo import FILES as TURBO_FILES
 from deltaci.planner.discovery.node_turbo import Turbo, of_package, turbo_of
 from deltaci.planner.discovery.node_typescript import TypeScript, is_config
-from deltaci.planner.discovery.node_workspaces import Matching, declared, delegates, members
+from deltaci.planner.discovery.node_workspaces import Matching, declared, delegates, members, whole
 from deltaci.planner.discovery.own_ci import OwnCi
 from deltaci.planner.discovery.project import Tree, is_left_out, join, parent
 from deltaci.planner.errors import PlanFailed, printable
@@ -223,7 +223,9 @@ class _Repository:
             reads=shared if turbo is None else shared | turbo.reads,
             member_scripts=member_scripts,
             root_needs=needs_of(package, self._local, forced).names,
-            filters={name: Filter(package.scripts[name], root) for name in (*LINTS, *TESTS) if name in member_scripts},
+            filters={
+                name: Filter(whole(name, package.scripts), root) for name in (*LINTS, *TESTS) if name in member_scripts
+            },
         )
 
     def project(self, root: str) -> Project:
@@ -333,6 +335,10 @@ class _Repository:
         if is_left_out(package.manifest):
             if self._owner(parent(root)) not in (None, workspace.root):
                 return {}  # a member only to be installed, for the tests of the one around it
+            known = workspace.package.scripts.keys() - workspace.member_scripts
+            if workspace.turbo is None and self._nx_projects.get(root) is None:
+                # The root has scripts of its own by these names: that is where its examples are seen to.
+                scripts = {name: body for name, body in scripts.items() if name not in known}
             if "test" not in scripts or needs_a_server(scripts["test"]):
                 scripts = {name: body for name, body in scripts.items() if name not in TESTS}
         filters = workspace.filters

@@ -15,6 +15,7 @@ from deltaci.planner.globs import GlobInvalid, Globs
 
 LINTS: Final = ("lint", "typecheck", "type-check", "check-types")
 TESTS: Final = ("build", "test")
+_SCRIPT_CHARACTERS_MAX: Final = 4_000
 # Of what its own CI runs besides, no more than these.
 _LINTS_MAX: Final = 8
 _CI_TESTS: Final = ("test:ci", "test-ci", "ci:test", "citest")
@@ -33,7 +34,9 @@ _ASIDE: Final = re.compile(
 _MENDS: Final = re.compile(r"--(?:fix|write)(?![\w-]|=false)|prettier\b[^&|;]*[ \t]-w\b")
 _WAITS: Final = re.compile(r"--watch(?:All)?(?![\w-]|=false)|\bvitest[ \t]+watch\b|\bvitest\b[^&|;]*--ui\b")
 _BROWSES: Final = re.compile(r"\b(?:playwright[ \t]+test|cypress[ \t]+run|wdio[ \t]+run)\b")
-_FILTER: Final = re.compile(r"(?:--filter|-F)(?:=|[ \t]+)(\"[^\"]*\"|'[^']*'|[^\s]+)")
+_FILTER: Final = re.compile(
+    r"(--filter|-F|--include|--exclude|--scope|--ignore)(?:=|[ \t]+)(\"[^\"]*\"|'[^']*'|[^\s]+)"
+)
 
 
 def scripts_that_lint(scripts: Mapping[str, str], run_by_ci: Sequence[str]) -> tuple[str, ...]:
@@ -84,7 +87,7 @@ def _waits(name: str, scripts: Mapping[str, str]) -> bool:
 
 
 class Filter:
-    """Whom a script of a workspace's root is for, by the filters of pnpm and Turborepo in it."""
+    """Whom a script of a workspace's root is for, by the filters of pnpm, Turborepo, Lerna and Yarn in it."""
 
     def __init__(self, script: str, workspace: str) -> None:
         """`script`: the command; `workspace`: the root's directory."""
@@ -93,8 +96,8 @@ class Filter:
         self._names: list[str] = []
         self._without: list[str] = []
         self._is_clear = True
-        for found in _FILTER.findall(script[:2_000]):
-            self._take(_unquoted(found))
+        for option, selector in _FILTER.findall(script[:_SCRIPT_CHARACTERS_MAX]):
+            self._take(("!" if option in ("--exclude", "--ignore") else "") + _unquoted(selector))
         try:
             self._paths_wanted, self._names_wanted, self._unwanted = map(
                 _globs, (self._paths, self._names, self._without)
@@ -120,11 +123,11 @@ class Filter:
             return False
         at = relative(root, self._workspace)
         named = name or ""
-        if self._unwanted.match(at) is not None or self._unwanted.match(named) is not None:
-            return True
-        if not self._paths and not self._names:
+        if self._paths_wanted.match(at) is not None or self._names_wanted.match(named) is not None:
             return False
-        return self._paths_wanted.match(at) is None and self._names_wanted.match(named) is None
+        if self._paths or self._names:
+            return True
+        return self._unwanted.match(at) is not None or self._unwanted.match(named) is not None
 
 
 def _unquoted(word: str) -> str:

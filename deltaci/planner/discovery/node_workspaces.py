@@ -35,13 +35,13 @@ _CALLS_MAX: Final = 50
 _SCRIPT_CHARACTERS_MAX: Final = 2_000
 
 
-def delegates(name: str, scripts: Mapping[str, str]) -> bool:
-    """Whether a script of a workspace's root runs those of other packages, itself or by scripts that it calls."""
+def whole(name: str, scripts: Mapping[str, str]) -> str:
+    """A script with those that it calls, a line each."""
     waiting, seen = [name], {name}
+    bodies: list[str] = []
     while waiting and len(seen) <= _CALLS_MAX:
         body = scripts[waiting.pop()][:_SCRIPT_CHARACTERS_MAX]
-        if _ELSEWHERE.search(body) is not None:
-            return True
+        bodies.append(body)
         words = set(_WORD.findall(body))
         starts = tuple(word[:-1] for word in words if word.endswith(":*"))
         called = words & scripts.keys()
@@ -49,7 +49,12 @@ def delegates(name: str, scripts: Mapping[str, str]) -> bool:
             called |= {other for other in scripts if other.startswith(starts)}
         waiting += sorted(called - seen)
         seen |= called
-    return False
+    return "\n".join(bodies)
+
+
+def delegates(name: str, scripts: Mapping[str, str]) -> bool:
+    """Whether a script of a workspace's root runs those of other packages, itself or by scripts that it calls."""
+    return _ELSEWHERE.search(whole(name, scripts)) is not None
 
 
 class Matching:

@@ -24,7 +24,7 @@ LEFT_OUT_DIRECTORIES: Final = frozenset(
         *("testdata", "test-data", "test_data", "fixtures", "__fixtures__", "fixture", "tests", "test", "__tests__"),
         *("e2e", "e2e-tests", "integration-tests", "integration_tests", "integrationTests"),
         *("examples", "example", "samples", "sample", "demos", "demo", "tutorials", "tutorial"),
-        *("playground", "playgrounds", "sandbox", "sandboxes", "templates", "template", "starters", "fuzz"),
+        *("playground", "playgrounds", "sandbox", "sandboxes", "templates", "template", "starters", "fuzz", "ci"),
     }
 )
 # The parser takes time in the square of the parts of a dotted key; nobody writes more than a handful.

@@ -7,7 +7,7 @@ for them alone, and unittest only where every test is written for it and nothing
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -40,13 +40,6 @@ _HOOK: Final = re.compile(
 _HOOK_ID: Final = re.compile(r"\bid:[ \t]*+([\w.\"'-]{1,100})", re.ASCII)
 _EXCLUDES: Final = re.compile(r"^[ \t-]*+exclude:", re.MULTILINE)
 _HOOKS_OF: Final = {"ruff": ("ruff", "ruff-check", "ruff-format")}
-# What takes the place of a linter; None if it is only run where something says so.
-_RIVALS: Final[Mapping[str, tuple[str, ...] | None]] = {
-    **dict.fromkeys(("black", "isort", "flake8"), ("ruff",)),
-    "ruff": (),
-    "mypy": ("pyright",),
-    "pyright": None,
-}
 _UNITTEST: Final = re.compile(r"^[ \t]*(?:import|from)[ \t]+unittest\b", re.MULTILINE)
 _SESSION: Final = re.compile(r"^def[ \t]+(tests?|unit|unit_tests?|pytest)[ \t]*\(", re.MULTILINE)
 _SESSION_NAME: Final = re.compile(r"\bname[ \t]*=[ \t]*[\"'](tests?|unit)[\"']")
@@ -74,7 +67,7 @@ def linters_at(tree: Tree, declared: Declared) -> list[str]:
         "ruff": tree.first(root, RUFF_FILES) is not None or declared.tool("ruff"),
         "black": declared.tool("black"),
         "isort": declared.tool("isort") or tree.has(root, ".isort.cfg") or bool({"isort", "tool:isort"} & {*cfg, *tox}),
-        "flake8": tree.has(root, ".flake8") or "flake8" in cfg or "flake8" in tox,
+        "flake8": tree.has(root, ".flake8") or "flake8" in cfg or "flake8" in tox or declared.tool("flake8"),
         "mypy": declared.tool("mypy") or tree.first(root, MYPY_FILES) is not None or "mypy" in cfg,
         "pyright": declared.tool("pyright") or tree.has(root, "pyrightconfig.json"),
     }
@@ -84,8 +77,8 @@ def linters_at(tree: Tree, declared: Declared) -> list[str]:
 def in_use(tree: Tree, environment: Environment, names: Sequence[str], ci: OwnCi) -> list[str]:
     """Those of `names` that anybody runs: settings of a tool stay behind when another one takes its place.
 
-    One that no list of dependencies, hook, task or CI names is gone if another of its kind is there. Settings of
-    pyright alone are those of editors.
+    That is told by lists of dependencies, hooks, tasks and CI. Where these name none at all, what is configured runs,
+    but for pyright: settings of it alone are those of editors.
     """
     root = environment.root
     unlisted = set(environment.missing(names)) - set(pins(tree, root))
@@ -94,16 +87,14 @@ def in_use(tree: Tree, environment: Environment, names: Sequence[str], ci: OwnCi
         tree.text(join(root, name)) for name in ("noxfile.py", "tox.ini", "Makefile", "justfile", "pyproject.toml")
     ]
 
-    def is_run(name: str) -> bool:
+    def is_named(name: str) -> bool:
         if name not in unlisted or name in hooks:
-            return True
-        rivals = _RIVALS[name]
-        if rivals is not None and not any(rival in names and rival not in unlisted for rival in rivals):
             return True
         command = re.compile(rf"(?:^|[\s/\"'(=]){name}(?=[ \t\"',)@]|$)(?![ \t]*=)", re.MULTILINE)
         return ci.runs(command) or any(command.search(text) is not None for text in texts)
 
-    return [name for name in names if is_run(name)]
+    named = [name for name in names if is_named(name)]
+    return named or [name for name in names if name != "pyright"]
 
 
 def inherited(names: Sequence[str]) -> list[str]:

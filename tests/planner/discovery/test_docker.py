@@ -253,7 +253,7 @@ def test_two_thousand_images_are_found_in_seconds() -> None:
     assert time.process_time() - start < 5
 
 
-@pytest.mark.parametrize("path", ["devtools/Dockerfile", "docker/ci.Dockerfile", "Dockerfile.dev", "ci/Dockerfile"])
+@pytest.mark.parametrize("path", ["devtools/Dockerfile", "docker/ci.Dockerfile", "Dockerfile.dev", "a-ci/Dockerfile"])
 def test_an_image_to_develop_or_test_in_is_not_built(path: str) -> None:
     """Nobody ships it: what runs in it is what is checked. It is said that it was left out."""
     answer = discovery_of({path: PLAIN, "api/Dockerfile": PLAIN, **GO})

@@ -67,6 +67,10 @@ def test_it_is_run_by_the_script_that_ends(
         ("turbo build --filter=./packages/* --filter=w", {"play/p"}),
         ("pnpm --filter {packages/*} build", {"play/p", "apps/w"}),
         ("pnpm -F '@x/*' build", {"play/p", "apps/w"}),
+        ("yarn workspaces foreach -A --include '@x/*' --include w run build", {"play/p"}),
+        ("yarn workspaces foreach -A --exclude p run build", {"play/p"}),
+        ("lerna run build --scope @x/a", {"play/p", "apps/w"}),
+        ("pnpm -r --filter '!p' build && pnpm --filter p build", {"packages/a", "apps/w"}),
         # What also means others, or cannot be read, leaves out nobody.
         ("pnpm --filter ./packages/a... build", set()),
         ("turbo build --filter=[HEAD^1]", set()),
@@ -127,6 +131,19 @@ def test_a_member_inside_the_tests_of_another_has_no_job() -> None:
 
     assert projects["packages/a/test/fixtures/f"].jobs == ()
     assert commands(projects["packages/a"]) == [("npm run test", "packages/a")]
+
+
+def test_an_example_is_checked_only_if_the_root_has_no_script_of_its_own_for_that() -> None:
+    """A root that tests its packages by a script that calls another one, with a filter, leaves the examples out."""
+    scripts = {"test": "yarn test:all", "test:all": "yarn workspaces foreach -A --include '@x/*' run test"}
+    members = {"packages/a": package("@x/a"), "play/examples/e": package("e"), "play/p": package("p")}
+    members |= {f"packages/{name}": package(name, scripts={}) for name in "bcde"}  # tested by the root, if by anybody
+    files = workspace(scripts, **members)
+    files["package.json"] = files["package.json"].replace('"play/*"', '"play/*", "play/examples/*"')
+    own = files | {"package.json": files["package.json"].replace("yarn test:all", "vitest run")}
+
+    assert {root for root, project in found(files).items() if project.jobs} == {"packages/a"}
+    assert {root for root, project in found(own).items() if project.jobs} == {".", "packages/a", "play/p"}
 
 
 def test_an_example_that_is_looked_at_by_a_browser_is_not_tested() -> None:

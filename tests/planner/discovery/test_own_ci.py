@@ -105,6 +105,27 @@ def test_modules_are_raced_and_formatted_as_their_own_ci_does() -> None:
     assert [job.check for job in projects_of(MODULE | workflow("go test ./..."), "go")["."].jobs] == ["test"]
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("go test -v $(go list ./... | grep -v /e2e)", "go test $(go list ./... | grep -vE '/e2e')"),
+        ("go test -cover $(go list ./... | grep -vE 'e2e|mocks')", "go test $(go list ./... | grep -vE 'e2e|mocks')"),
+        ("go test $(go list ./... | grep -v /vendor/)", "go test ./..."),
+        ("go test $(go list ./... | grep -v $SKIPPED)", "go test ./..."),
+        ("go test $(go list ./... | grep -v '`x`')", "go test ./..."),
+        ("go vet $(go list ./... | grep -v e2e)", "go test ./..."),
+    ],
+)
+@pytest.mark.parametrize("place", ["Makefile", ".github/workflows/ci.yml"])
+def test_packages_that_need_more_than_the_repository_are_left_out_as_its_own_lines_do(
+    place: str, line: str, expected: str
+) -> None:
+    """Only names and slashes: whatever else a line has, it is not understood."""
+    text = f"test:\n\t{line}\n" if place == "Makefile" else f"steps:\n  - run: {line}\n"
+
+    assert runs_of(projects_of(MODULE | {place: text}, "go")["."], "test")[-1] == expected
+
+
 def test_a_library_for_another_runtime_is_checked_and_not_tested() -> None:
     """Its tests would not be linked: Python, or Node, has the symbols."""
     manifest = CRATE["Cargo.toml"] + '[lib]\ncrate-type = ["cdylib"]\n[dependencies]\npyo3 = "0.22"\n'

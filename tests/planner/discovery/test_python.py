@@ -161,7 +161,8 @@ def test_pip_installs_what_the_files_of_a_repository_are_known_to_mean(files: di
 def test_pins_of_hooks_count_for_linters_that_no_list_names() -> None:
     """A formatter of another version would complain about what its maintainers never saw."""
     hooks = "repos:\n- repo: https://github.com/psf/black-pre-commit-mirror\n  rev: 24.3.0\n  hooks: [{id: black}]\n"
-    files = {"pyproject.toml": PACKAGE + "[tool.black]\n[tool.isort]\n", ".pre-commit-config.yaml": hooks}
+    text = PACKAGE + "[tool.black]\n[tool.isort]\n"
+    files = {"pyproject.toml": text, ".pre-commit-config.yaml": hooks, "Makefile": "lint:\n\tisort -c .\n"}
 
     assert runs(files, "lint")[1:] == [
         ".venv/bin/python -m pip install -e . black==24.3.0 isort",
@@ -232,6 +233,7 @@ RIVALS = "[project]\nname = 'a'\n[dependency-groups]\ndev = ['ruff']\n[tool.ruff
         ({"pyrightconfig.json": "{}"}, ["ruff"]),
         ({"pyrightconfig.json": "{}", ".github/workflows/ci.yml": "- run: pyright\n"}, ["ruff", "pyright"]),
         ({"tox.ini": "[testenv]\ndeps = blackbox\n"}, ["ruff"]),
+        ({"tox.ini": "[flake8]\n[testenv:style]\ncommands =\n    flake8 a\n"}, ["ruff", "flake8"]),
     ],
 )
 def test_settings_of_a_linter_that_nobody_runs_any_more_run_nothing(more: dict[str, str], expected: list[str]) -> None:

@@ -8,7 +8,7 @@ and most do without it. The modules
 import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -18,6 +18,7 @@ from deltaci.planner.discovery.node_jobs import Setup, Through, builds_of, jobs_
 from deltaci.planner.discovery.node_nx import NAME as NX_NAME
 from deltaci.planner.discovery.node_nx import Nx, NxProject, described, nearest, project_of, workspaces_of
 from deltaci.planner.discovery.node_packages import (
+    BUILDS,
     NAME,
     Local,
     Names,
@@ -59,6 +60,7 @@ _READ: Final = re.compile(
     r"(?:nx\.json|project\.json|\.nxignore|turbo\.jsonc?|pnpm-workspace\.yaml|\.yarnrc\.yml|"
     r"\.nvmrc|\.node-version|\.tool-versions)"
 )
+_SITES: Final = frozenset({"docs", "doc", "documentation", "website", "site", "www"})
 _MAPPINGS: Final = ("tsconfig.base.json", "tsconfig.json")
 
 
@@ -110,11 +112,11 @@ class _Repository:
 
     def __init__(self, tree: Tree, manifests: list[str]) -> None:
         self._tree = tree
+        self._ci = OwnCi(tree)
         self._names = Names(tree.files)
         self._tools = Tools(tree)
         self._typescript = TypeScript(tree)
-        self._ci = OwnCi(tree)
-        self.packages = {parent(path): package_of(parent(path), path, tree.json(path)) for path in manifests}
+        self.packages = {parent(path): self._package(parent(path), path, tree.json(path)) for path in manifests}
         self._home: dict[str, str] = {}
         self._take_members()
         self._nx = workspaces_of(tree, self._nx_roots())
@@ -135,6 +137,11 @@ class _Repository:
                 self._configs.setdefault(at, []).extend(configs)
         self._edges = {root: self._inner_edges(root) for root in self._managed}
 
+    def _package(self, root: str, path: str, content: dict[str, Any]) -> Package:
+        """As `package_of` has it; of two scripts that may build, the one that the repository's own CI runs."""
+        builds = tuple(sorted(BUILDS, key=lambda name: name not in self._ci.scripts))
+        return package_of(root, path, content, builds)
+
     def _take_members(self) -> None:
         """Find the members of every workspace; declared ones count wherever they are."""
         roots = sorted({*self.packages, *candidates(self._tree)})
@@ -151,7 +158,7 @@ class _Repository:
         if not content and self._tree.files.size(path) > 2 and not self._tree.text(path):
             text = f"{printable(path)} is declared in a workspace, but is too large, or one of too many, to be read"
             raise PlanFailed(f"{text}; describe the jobs in deltaci.yaml")
-        self.packages[root] = package_of(root, path, content)
+        self.packages[root] = self._package(root, path, content)
 
     def _nx_roots(self) -> list[str]:
         found = (at for at, names in self._names.by_directory.items() if "nx.json" in names)
@@ -164,7 +171,7 @@ class _Repository:
                 has_package = "package.json" in self._names.at(root)
                 path = join(root, "package.json" if has_package else "project.json")
                 content = self._tree.json(path) if has_package else {}
-                self.packages[root] = package_of(root, path, content)
+                self.packages[root] = self._package(root, path, content)
         for root, package in sorted(self.packages.items()):
             nx = nearest(root, self._nx)
             if nx is None:
@@ -200,7 +207,7 @@ class _Repository:
         return self._workspaces[root]
 
     def _make_workspace(self, root: str) -> _Workspace:
-        package = self.packages.get(root) or package_of(root, join(root, "package.json"), {})
+        package = self.packages.get(root) or self._package(root, join(root, "package.json"), {})
         turbo = turbo_of(self._tree, root)
         forced = forced_by(package.content)
         shared = Reads(
@@ -325,10 +332,15 @@ class _Repository:
     def _scripts(self, package: Package, workspace: _Workspace) -> dict[str, str]:
         """The scripts of a package that are for CI to run there."""
         root, scripts = package.root, package.scripts
-        if self._is_inside_member(root):
+        if self._is_inside_member(root) or self._is_site_apart(root):
             return {}
         if root == workspace.root:
-            own = {name: body for name, body in scripts.items() if name not in workspace.member_scripts}
+            own = {
+                name: body
+                for name, body in scripts.items()
+                if name not in workspace.member_scripts
+                and (name in (*LINTS, *TESTS) or root not in self._members or not delegates(name, scripts))
+            }
             if "test" in own and "build" in scripts and self._has_built_members(root):
                 own["build"] = scripts["build"]
             return own
@@ -340,13 +352,19 @@ class _Repository:
                 # The root has scripts of its own by these names: that is where its examples are seen to.
                 scripts = {name: body for name, body in scripts.items() if name not in known}
             if "test" not in scripts or needs_a_server(scripts["test"]):
-                scripts = {name: body for name, body in scripts.items() if name not in TESTS}
+                scripts = {name: body for name, body in scripts.items() if name not in (*TESTS, *BUILDS)}
         filters = workspace.filters
         return {
             name: body
             for name, body in scripts.items()
             if name not in filters or not filters[name].leaves_out(root, package.name)
         }
+
+    def _is_site_apart(self, root: str) -> bool:
+        """Whether it is a package among documents, in no workspace, that the repository's own CI never mentions."""
+        if root in self._home or not _SITES.intersection(root.split("/")):
+            return False
+        return not self._ci.is_empty and not self._ci.runs(re.compile(rf"(?:^|[\s\"'/(]){re.escape(root)}\b"))
 
     def _has_built_members(self, root: str) -> bool:
         """Whether tests of the workspace's root would find in its members what a build has put there."""
@@ -366,7 +384,7 @@ class _Repository:
         needed = [self.packages[other] for other in self._edges.get(root, ())]
         if workspace.package.name in needs_of(self.packages[root], self._local, workspace.forced).names:
             needed.append(workspace.package)
-        return any(is_built(each) and (each is workspace.package or "build" not in each.scripts) for each in needed)
+        return any(is_built(each) and (each is workspace.package or each.build is None) for each in needed)
 
     def _setup(self, package: Package, workspace: _Workspace, tasks: frozenset[str], nx: Nx | None) -> Setup:
         root, manager = package.root, workspace.manager

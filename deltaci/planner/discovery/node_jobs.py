@@ -7,6 +7,7 @@ through it, for one project, so that what has to be built before is built by it.
 import re
 import shlex
 from collections.abc import Iterable, Mapping
+from itertools import groupby
 from typing import Final
 
 import msgspec
@@ -57,7 +58,7 @@ def jobs_of(setup: Setup) -> tuple[ProjectJob, ...]:
     scripts, run_by_ci = {**_targets(setup.through), **setup.scripts}, setup.run_by_ci
     for check, names in (
         ("lint", scripts_that_lint(scripts, run_by_ci)),
-        ("test", scripts_that_test(scripts, run_by_ci)),
+        ("test", scripts_that_test(scripts, run_by_ci, setup.package.build or "build")),
     ):
         steps = _steps(setup, check, names)
         if steps:
@@ -105,9 +106,9 @@ def _steps(setup: Setup, check: str, names: Iterable[str]) -> list[Step]:
             steps.append(Step(name=title, run=f"{setup.manager.execute} {run}", workdir=setup.workspace))
     rest = [name for name in names if name in setup.scripts and name not in covered]
     if rest and not covered and (check == "test" or any(_is_typing(name, setup.scripts[name]) for name in rest)):
-        before, includes_own = _built_before(setup, is_own_wanted="build" in rest)
+        before, includes_own = _built_before(setup, is_own_wanted=setup.package.build in rest)
         steps += before
-        rest = [name for name in rest if not (includes_own and name == "build")]
+        rest = [name for name in rest if not (includes_own and name == setup.package.build)]
     return steps + [Step(name=name, run=f"{call} run {name}", workdir=root) for name in rest]
 
 
@@ -128,21 +129,22 @@ def _built_before(setup: Setup, *, is_own_wanted: bool) -> tuple[list[Step], boo
         return [Step(name="build", run=_build_all(setup), workdir=workspace)], True
     title = "Build dependencies"
     name = setup.package.name
-    if manager.name == "pnpm" and name is not None and NAME.fullmatch(name):
+    is_usual = builds is None or all(each.build == "build" for each in builds)
+    if manager.name == "pnpm" and is_usual and name is not None and NAME.fullmatch(name):
         selector = f"{name}{'...' if is_own_wanted else '^...'}"
         run = f'{manager.call} --filter "{selector}" run build'
         return [Step(name="build" if is_own_wanted else title, run=run, workdir=workspace)], is_own_wanted
     if builds is None:
         return [Step(name="Build the workspace", run=_build_all(setup), workdir=workspace)], False
     if manager.name in ("npm", "yarn") and all(each.name and NAME.fullmatch(each.name) for each in builds):
-        names = [each.name or "" for each in builds]
         if manager.name == "npm":
-            run = f"npm run build {' '.join(f'-w {each}' for each in names)}"
+            alike = [(script, list(each)) for script, each in groupby(builds, lambda each: each.build)]
+            lines = [f"npm run {script} {' '.join(f'-w {each.name}' for each in same)}" for script, same in alike]
         else:
-            run = "\n".join(f"{manager.call} workspace {each} run build" for each in names)
-        return [Step(name=title, run=run, workdir=workspace)], False
+            lines = [f"{manager.call} workspace {each.name} run {each.build}" for each in builds]
+        return [Step(name=title, run="\n".join(lines), workdir=workspace)], False
     return [
-        Step(name=f"Build {each.root}", run=f"{manager.call} run build", workdir=each.root) for each in builds
+        Step(name=f"Build {each.root}", run=f"{manager.call} run {each.build}", workdir=each.root) for each in builds
     ], False
 
 
@@ -184,9 +186,9 @@ def builds_of(
             if other not in seen:
                 seen.add(other)
                 stack.append((other, 0))
-                count += "build" in packages[other].scripts
+                count += packages[other].build is not None
                 if count > BUILDS_MAX or len(seen) > _VISITED_MAX:
                     return None
-        elif at != root and "build" in packages[at].scripts:
+        elif at != root and packages[at].build is not None:
             order.append(packages[at])
     return tuple(order)

@@ -24,6 +24,8 @@ _NAME_CHARACTERS_MAX: Final = 214
 _RANGE_CHARACTERS_MAX: Final = 100
 _OUTPUT: Final = re.compile(r"(?:\./)?(?:dist|build|built|out|output|lib|es|esm|cjs|umd)/")
 _ENTRIES_MAX: Final = 200
+# What a script that builds a package is called, the likelier name first.
+BUILDS: Final = ("build", "compile")
 _PATH: Final = re.compile(r"(?:file|link|portal):(.+)", re.DOTALL)
 _ALIAS: Final = re.compile(r"(?:npm|workspace):((?:@[^@/]+/)?[^@/]+)@(.*)", re.DOTALL)
 # `catalog:`, `patch:` and what else we do not know may mean a package here; these mean what they fetch.
@@ -38,16 +40,22 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     content: dict[str, Any]
     name: str | None
     scripts: dict[str, str]
+    # The script that builds it.
+    build: str | None
 
 
-def package_of(root: str, manifest: str, content: dict[str, Any]) -> Package:
-    """The package that a manifest describes; whatever in it is of another shape than it should be is not there."""
+def package_of(root: str, manifest: str, content: dict[str, Any], builds: tuple[str, ...] = BUILDS) -> Package:
+    """The package that a manifest describes; whatever in it is of another shape than it should be is not there.
+
+    `builds` are names of scripts that build a package, the likelier first.
+    """
     scripts = {name: body for name, body in table(content, "scripts").items() if isinstance(body, str)}
     return Package(
         root=root,
         manifest=manifest,
         content=content,
         name=clean(content.get("name")),
+        build=next((name for name in builds if name in scripts), None),
         # npm's placeholder for `test` only fails.
         scripts={name: body for name, body in scripts.items() if "no test specified" not in body},
     )

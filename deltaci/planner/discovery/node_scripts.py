@@ -61,8 +61,8 @@ def scripts_that_lint(scripts: Mapping[str, str], run_by_ci: Sequence[str]) -> t
     return tuple(dict.fromkeys((*usual, *others)))[:_LINTS_MAX]
 
 
-def scripts_that_test(scripts: Mapping[str, str], run_by_ci: Sequence[str]) -> tuple[str, ...]:
-    """What is run of the code, `build` first; the arguments are those of `scripts_that_lint`."""
+def scripts_that_test(scripts: Mapping[str, str], run_by_ci: Sequence[str], build: str = "build") -> tuple[str, ...]:
+    """What is run of the code, `build` first; the other arguments are those of `scripts_that_lint`."""
     tests = [name for name in run_by_ci if name in scripts and _TEST_LIKE.fullmatch(name)]
     test: str | None = "test"
     if "test" not in scripts or _waits("test", scripts) or ("test" not in tests and set(tests) & set(_CI_TESTS)):
@@ -70,7 +70,8 @@ def scripts_that_test(scripts: Mapping[str, str], run_by_ci: Sequence[str]) -> t
         by_ci.sort(key=lambda name: name not in _CI_TESTS)
         others = [name for name in (*by_ci, *_OTHER_TESTS) if name in scripts and not _waits(name, scripts)]
         test = next(iter(others), "test" if "test" in scripts else None)
-    return tuple(name for name in ("build", test) if name is not None and name in scripts)
+    is_built = build in scripts and not (test is not None and build != "build" and build in scripts[test])
+    return tuple(name for name in (build if is_built else None, test) if name is not None)
 
 
 def needs_a_server(script: str) -> bool:

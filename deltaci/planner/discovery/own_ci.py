@@ -22,7 +22,7 @@ _PATH: Final = re.compile(
 )
 # Jobs that do not look at a change: what they run is no check of it.
 _ASIDE: Final = re.compile(
-    r"release|publish|deploy|nightly|bench|stale|docs?\b|pages|canary|snapshot|preview|cron|sync|update|fuzz|size",
+    r"release|publish|deploy|nightly|bench|stale|docs?\b|examples?|pages|canary|snapshot|preview|cron|sync|update|fuzz|size",
     re.IGNORECASE,
 )
 _BEFORE: Final = re.compile(

@@ -163,6 +163,12 @@ def _is_extension(cargo: Cargo, crate: Crate) -> bool:
     return isinstance(kinds, list) and "cdylib" in kinds and bool(_EXTENDED.intersection(dependencies))
 
 
+def _full(cargo: Cargo, crate: Crate) -> str:
+    """The option for everything that is meant to go together, where a crate has it and nothing by default."""
+    features = table(cargo.at(crate.root), "features")
+    return " --features full" if "full" in features and not features.get("default") else ""
+
+
 def _jobs(cargo: Cargo, crate: Crate, base: str, lock: str | None, settings: _Settings) -> tuple[ProjectJob, ...]:
     # Where others are built from the same place, cargo has to be told which crate is meant; a name that cargo would
     # refuse is left to it to refuse.
@@ -171,15 +177,18 @@ def _jobs(cargo: Cargo, crate: Crate, base: str, lock: str | None, settings: _Se
     locked = " --locked" if lock is not None else ""
     lint = []
     practice = settings.practice
+    full = _full(cargo, crate)
     if settings.has(crate.root, _FORMAT) or practice.formats:
         toolchain = " +nightly" if practice.formats_by_nightly else ""
         lint.append(Step(name="Check the format", run=f"cargo{toolchain} fmt --check{package}", workdir=base))
     if settings.has(crate.root, _CLIPPY) or _has_clippy_lints(cargo, crate) or practice.clippy:
-        run = f"cargo clippy{package}{practice.clippy_options}{locked}{practice.clippy_tail}"
+        features = "" if "--all-features" in practice.clippy_options else full
+        run = f"cargo clippy{package}{practice.clippy_options}{features}{locked}{practice.clippy_tail}"
         lint.append(Step(name="Lint", run=run, workdir=base))
     # A library that another runtime loads has no symbols to link its tests with.
     what = "check" if _is_extension(cargo, crate) else "test"
-    test = [Step(name=what.title(), run=f"cargo {what}{package}{practice.test_options}{locked}", workdir=base)]
+    run = f"cargo {what}{package}{practice.test_options or full}{locked}"
+    test = [Step(name=what.title(), run=run, workdir=base)]
     inputs = (lock,) if lock is not None else (path_of(base), path_of(crate.root))
     toolchains = [join(place, name) for place in (base, *ancestors(base)) for name in _TOOLCHAIN]
     jobs = []

@@ -88,6 +88,39 @@ def test_a_filter_of_the_root_says_whom_its_script_is_for(script: str, left_out:
     assert {root for root, name in members.items() if rule.leaves_out(root, name)} == left_out
 
 
+@pytest.mark.parametrize(
+    ("own_ci", "expected"),
+    [
+        ("npm run compile --workspace=a", "npm run compile -w a\nnpm run build -w b\nnpm run compile -w c"),
+        ("npm run build", "npm run build -w a -w b\nnpm run compile -w c"),
+    ],
+)
+def test_a_package_is_built_by_the_script_that_the_own_ci_runs(own_ci: str, expected: str) -> None:
+    """Some call it `compile`, some have both."""
+    files = {
+        "package.json": json.dumps({"workspaces": ["packages/*"]}),
+        "packages/a/package.json": package("a", scripts={"build": "bundle", "compile": "tsc"}),
+        "packages/b/package.json": package("b", scripts={"build": "x"}),
+        "packages/c/package.json": package("c", scripts={"compile": "tsc", "test": "npm run compile && mocha"}),
+        "packages/d/package.json": package("d", dependencies={"a": "*", "b": "*", "c": "*"}),
+        ".github/workflows/ci.yml": f"steps:\n  - run: {own_ci}\n",
+    }
+
+    projects = found(files)
+
+    assert commands(projects["packages/d"])[0] == (expected, ".")
+    assert commands(projects["packages/c"]) == [("npm run test", "packages/c")]
+
+
+def test_a_site_is_built_if_the_own_ci_knows_it() -> None:
+    """Documents may hold packages to try a protocol with, and sites that are published by hand."""
+    files = {"package.json": package("a"), "docs/x/package.json": package("x"), "docs/x/package-lock.json": ""}
+    ci = {".github/workflows/ci.yml": "steps:\n  - run: npm test\n"}
+    knows = {".github/workflows/ci.yml": "steps:\n  - run: npm run build\n    working-directory: docs/x\n"}
+
+    assert [bool(found(files | more)["docs/x"].jobs) for more in ({}, ci, knows)] == [True, False, True]
+
+
 def workspace(scripts: dict[str, str], **members: str) -> dict[str, str]:
     root = json.dumps({"workspaces": ["packages/*", "play/*"], "scripts": scripts})
     return {"package.json": root} | {f"{at}/package.json": text for at, text in members.items()}

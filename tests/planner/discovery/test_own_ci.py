@@ -96,6 +96,15 @@ def test_options_of_a_command_are_taken_if_they_are_for_everybody(command: str, 
     assert first.removesuffix(" --locked") == expected
 
 
+def test_a_crate_with_all_its_features_under_one_name_is_tested_with_them() -> None:
+    """Without it next to nothing would be compiled; what is there by default is not changed."""
+    full = CRATE["Cargo.toml"] + '[features]\ndefault = []\nfull = ["a"]\na = []\n'
+
+    assert runs_of(projects_of({"Cargo.toml": full}, "rust")["."], "test") == ["cargo test --features full"]
+    usual = {"Cargo.toml": full.replace("default = []", 'default = ["a"]')}
+    assert runs_of(projects_of(usual, "rust")["."], "test") == ["cargo test"]
+
+
 def test_modules_are_raced_and_formatted_as_their_own_ci_does() -> None:
     """The format of what is committed: the caches are in the checkout, too."""
     project = projects_of(MODULE | workflow("go test -race -v ./...", 'test -z "$(gofmt -l .)"'), "go")["."]

@@ -68,6 +68,8 @@ _OPTIONS: Final = (
     "maintenance.auto=false",
     # A redirect would carry the request, and its authorization, to a host that nobody checked.
     "http.followRedirects=false",
+    # What a fetch leaves out comes from the address of that fetch or from nowhere, whatever the server recommends.
+    "promisor.acceptFromServer=none",
     # What is larger is passed on in pieces, and is never a delta: a gigabyte of zeros takes no gigabyte of memory.
     "core.bigFileThreshold=32m",
     # By default git maps a whole pack, which no bound on address space would leave room for.

@@ -15,6 +15,7 @@ import msgspec
 from deltaci.domain.errors import ForgeError
 from deltaci.forge.git_command import GitError, GitOutputTooLarge, GitResult
 from deltaci.forge.git_now import run_git_now
+from deltaci.forge.left_out import NoteInvalid, read_note, why_damaged
 
 ChangeKind: TypeAlias = Literal["added", "modified", "deleted", "renamed", "type_changed"]
 
@@ -25,6 +26,8 @@ _ABSENT: Final = "000000"
 _NAMES_AT_ONCE: Final = 500
 _SHA: Final = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})", re.ASCII)
 _OUT_OF_MEMORY: Final = re.compile(r"out of memory|cannot allocate memory|mmap failed", re.IGNORECASE)
+# Of what is not there git says just that; of what is there and cannot be read it complains.
+_COMPLAINT: Final = re.compile(r"^(?:error|fatal): ", re.MULTILINE)
 _SIGKILL: Final = -9
 _KINDS: Final[Mapping[str, ChangeKind]] = {"A": "added", "M": "modified", "D": "deleted", "T": "type_changed"}
 
@@ -55,11 +58,13 @@ class MirrorDamaged(MirrorUnavailable):
 class MirrorLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How much of a repository is fetched and read. Times are milliseconds, sizes bytes.
 
-    `fetch_bytes_max`: the pack that one fetch may bring; `contents_bytes_max`: all contents read for one plan.
+    `fetch_bytes_max`: the pack that one fetch may bring; `is_partial`: files larger than `file_bytes_max` are left out
+    of it, where the remote can do that; `contents_bytes_max`: all contents read for one plan.
     """
 
     fetch_ms: int = 600_000
     fetch_bytes_max: int = 8 * 1024**3
+    is_partial: bool = True
     read_ms: int = 60_000
     entries_max: int = 1_000_000
     changes_max: int = 50_000
@@ -152,7 +157,10 @@ class LocalRepository:
         return _listing(result.stdout)
 
     def sizes(self, shas: Iterable[str]) -> dict[str, int]:
-        """Bytes of blobs by id, without reading them. Raises MirrorDamaged if one is missing."""
+        """Bytes of blobs by id, without reading them; of one that was left out, the fewest that it can have.
+
+        Those are more than `file_bytes_max`. Raises MirrorDamaged if one is missing for another reason.
+        """
         wanted = list(dict.fromkeys(shas))
         if not wanted:
             return {}
@@ -164,12 +172,31 @@ class LocalRepository:
             output_bytes_max=256 * len(wanted),
         )
         found: dict[str, int] = {}
+        missing: list[str] = []
         for line in result.stdout.decode("ascii", "replace").splitlines():
             fields = line.split(" ")
-            if len(fields) != 3 or fields[1] != "blob":
+            if len(fields) == 3 and fields[1] == "blob":
+                found[fields[0]] = int(fields[2])
+            elif fields[1:] == ["missing"] and not _COMPLAINT.search(result.stderr):
+                missing.append(fields[0])
+            else:
                 raise self.damaged(asked, line)
-            found[fields[0]] = int(fields[2])
+        if missing:
+            found.update(dict.fromkeys(missing, self._left_out(asked, missing)))
         return found
+
+    def _left_out(self, asked: str, missing: Sequence[str]) -> int:
+        """The fewest bytes that blobs have which no fetch asked for. Raises MirrorDamaged if these are not such."""
+        try:
+            note = read_note(self.directory)
+            why = f"{missing[0]} missing" if note is None else why_damaged(self.directory, note, missing)
+        except (NoteInvalid, OSError) as error:
+            raise self.damaged(asked, str(error)) from error
+        if note is None or why is not None:
+            raise self.damaged(asked, why or "")
+        if note.bytes_min <= self.limits.file_bytes_max:
+            raise self.damaged(asked, f"files of {note.bytes_min} bytes and more were left out")
+        return note.bytes_min
 
     def read_blobs(self, sizes: Mapping[str, int]) -> dict[str, bytes]:
         """The contents of blobs by id; `sizes` are what `sizes` told. Raises as `sizes`, and on too much in all."""
@@ -347,7 +374,8 @@ class CommitView:
             if path not in sizes:
                 raise self.repository.error(asked, "there is no such file")
             if sizes[path] > limit:
-                raise self.repository.error(asked, f"it has {sizes[path]} bytes, the limit is {limit}")
+                # Not how many: of what was left out nobody knows, and a plan must not tell which mirror it is made of.
+                raise self.repository.error(asked, f"it has more than {limit} bytes, which is the limit")
         blobs = self.repository.read_blobs({entries[path].sha: sizes[path] for path in wanted})
         return {path: blobs[entries[path].sha] for path in wanted}
 

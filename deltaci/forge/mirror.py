@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
@@ -21,6 +21,17 @@ import anyio.to_thread
 
 from deltaci.domain.errors import ForgeError
 from deltaci.forge.git_command import DEFAULT_PROTOCOLS, GitError, GitOutputTooLarge, GitResult, GitTimedOut, run_git
+from deltaci.forge.git_now import NO_PROTOCOL
+from deltaci.forge.left_out import (
+    NoteInvalid,
+    clear_away,
+    expect_fewer_packs,
+    expect_left_out,
+    lacks_more_than,
+    note_packs,
+    packs_here,
+    write_note,
+)
 from deltaci.forge.local import LocalRepository, MirrorError, MirrorLimits, MirrorUnavailable, last_line
 
 _REF_FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(?:/|$)")
@@ -28,6 +39,16 @@ _SCP_LIKE: Final = re.compile(r"[A-Za-z0-9_][\w.-]*@[A-Za-z0-9][\w.-]*:[^\s:-][^
 # What git says, in its own words and in those of the C locale, when it may not write a larger file.
 _TOO_LARGE: Final = re.compile(r"^(?:fatal|error): .*(?:File too large|died of signal 25)", re.MULTILINE)
 
+_NO_FILTER: Final = "filtering not recognized by server"
+_FILTER_REFUSED: Final = re.compile(r"filter .*not (?:supported|allowed|valid)|invalid filter", re.IGNORECASE)
+# What came is the difference to a file that is not here, and that the remote does not give by its id.
+_BASE_MISSING: Final = re.compile(r"unresolved delta|promisor remote|lazy fetching disabled")
+# What fetching git knows the clone URL by, for want of which it would write the URL into the mirror's configuration.
+_REMOTE: Final = "origin"
+# It may ask that same address for what a difference is to, within its own bounds.
+_BASES: Final = {"GIT_NO_LAZY_FETCH": "0"}
+
+T = TypeVar("T")
 Authorize: TypeAlias = Callable[[], Awaitable[str | None]]
 
 
@@ -64,6 +85,7 @@ class Mirror:
         self._protocols = protocols
         self._lock = anyio.Lock()
         self._is_open = False
+        self._is_partial = self.limits.is_partial
         self.clone_url = _checked_url(clone_url, repo_id)
         self.authorize = authorize
 
@@ -164,24 +186,37 @@ class Mirror:
             MirrorError: git failed or took longer than `fetch_ms`; the mirror stays readable.
         """
         async with self._lock:
-            if self._is_made():
+            if not self._is_made():
+                return
+            await self._open()
+            await self._on_disk(expect_fewer_packs, self.directory)
+            try:
                 await self._git(
                     ["repack", "--geometric=2", "-d", "-l", "-q"],
                     "compact the mirror",
                     timeout_ms=self.limits.fetch_ms,
                     must_succeed=True,
                 )
+            finally:
+                await self._on_disk(note_packs, self.directory)
 
     async def discard(self) -> None:
         """Remove a mirror that is damaged: everything in it can be had again."""
         async with self._lock:
-            self._is_open = False
-            await anyio.to_thread.run_sync(partial(shutil.rmtree, self.directory, ignore_errors=True))
+            await self._remove()
+
+    async def _remove(self) -> None:
+        self._is_open = False
+        await anyio.to_thread.run_sync(partial(shutil.rmtree, self.directory, ignore_errors=True))
 
     async def _open(self) -> None:
         """Make the bare repository if need be; under the lock, once for each life of this object."""
         if self._is_open:
             return
+        if await self._on_disk(
+            lacks_more_than, self.directory, self.limits.file_bytes_max if self._is_partial else None
+        ):
+            await self._remove()  # it was filled under other limits
         await anyio.Path(self.directory).mkdir(parents=True, exist_ok=True)
         if not self._is_made():
             await self._git(
@@ -194,33 +229,65 @@ class Mirror:
         async for lock in anyio.Path(self.directory).glob("refs/**/*.lock"):
             await lock.unlink(missing_ok=True)
         await (anyio.Path(self.directory) / "packed-refs.lock").unlink(missing_ok=True)
-        await self._clear_away()
+        await self._on_disk(clear_away, self.directory)
+        await self._on_disk(note_packs, self.directory)
         self._is_open = True
 
-    async def _clear_away(self) -> None:
-        """What a fetch that was cut off left of its pack: nobody else would ever remove it. Under the lock."""
-        async for left in anyio.Path(self.directory).glob("objects/pack/tmp_*"):
-            await left.unlink(missing_ok=True)
+    async def _on_disk(self, do: Callable[..., T], *arguments: object) -> T:
+        """Have a thread do something to the mirror, to its end. Raises MirrorError (retryable)."""
+        with anyio.CancelScope(shield=True):
+            try:
+                done = await anyio.to_thread.run_sync(do, *arguments)
+            except (OSError, NoteInvalid) as error:
+                self._is_open = False
+                raise self.error("keep the mirror", str(error), is_retryable=True) from error
+        return done
 
     def _is_made(self) -> bool:
         return (self.directory / "HEAD").is_file() and (self.directory / "objects").is_dir()
 
     async def _fetch(self, refspecs: tuple[str, ...], header: Mapping[str, str]) -> GitResult:
+        """Without large files if the remote can leave them out, else with all there is."""
+        if not self._is_partial:
+            return await self._fetch_once(self.clone_url, refspecs, header)
+        bytes_min = self.limits.file_bytes_max + 1
+        before = await self._on_disk(packs_here, self.directory)
+        was_whole = await self._on_disk(expect_left_out, self.directory, bytes_min)
+        filtering = {
+            f"remote.{_REMOTE}.url": self.clone_url,
+            f"remote.{_REMOTE}.promisor": "true",
+            f"remote.{_REMOTE}.partialCloneFilter": f"blob:limit={bytes_min}",
+        }
+        result = await self._fetch_once(_REMOTE, refspecs, {**header, **filtering})
+        is_refused = result.exit_code != 0 and _FILTER_REFUSED.search(result.stderr) is not None
+        is_ignored = was_whole and _NO_FILTER in result.stderr
+        if is_refused or is_ignored:
+            self._is_partial = False
+        if was_whole and (is_ignored or before == await self._on_disk(packs_here, self.directory)):
+            await self._on_disk(write_note, self.directory, None)  # nothing was left out
+        is_stuck = result.exit_code != 0 and bool(before) and _BASE_MISSING.search(result.stderr) is not None
+        if is_stuck or (is_refused and not was_whole):
+            await self._remove()
+            await self._open()
+        return await self._fetch(refspecs, header) if is_refused or is_stuck else result
+
+    async def _fetch_once(self, remote: str, refspecs: tuple[str, ...], configuration: Mapping[str, str]) -> GitResult:
         options = ("--quiet", "--force", "--prune", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head")
         is_whole = False
         try:
             result = await self._git(
-                ["fetch", *options, "--", self.clone_url, *refspecs],
+                ["fetch", *options, "--", remote, *refspecs],
                 "fetch",
                 timeout_ms=self.limits.fetch_ms,
-                extra_environment=header,
+                protocols=self._protocols,
+                extra_environment={**_configured(configuration), **({} if remote != _REMOTE else _BASES)},
                 file_bytes_max=self.limits.fetch_bytes_max,
             )
             is_whole = result.exit_code == 0
         finally:
             if not is_whole:
-                with anyio.CancelScope(shield=True):
-                    await self._clear_away()
+                await self._on_disk(clear_away, self.directory)
+            await self._on_disk(note_packs, self.directory)
         return result
 
     async def _git(
@@ -232,6 +299,7 @@ class Mirror:
         timeout_ms: int | None = None,
         output_bytes_max: int = 1024 * 1024,
         stdin: bytes = b"",
+        protocols: str = NO_PROTOCOL,
         extra_environment: Mapping[str, str] | None = None,
         file_bytes_max: int | None = None,
         must_succeed: bool = False,
@@ -244,7 +312,7 @@ class Mirror:
                 timeout_ms=timeout_ms or self.limits.read_ms,
                 output_bytes_max=output_bytes_max,
                 stdin=stdin,
-                protocols=self._protocols,
+                protocols=protocols,
                 extra_environment=extra_environment,
                 file_bytes_max=file_bytes_max,
             )
@@ -340,12 +408,17 @@ def _checked_url(url: str, repo_id: str) -> str:
 
 
 def _header(url: str, authorization: str | None) -> dict[str, str]:
-    """Authorization through the environment, for this address alone: not in the arguments, and not in a file."""
+    """Configuration that has an authorization sent to this address alone."""
     if authorization is None or not url.startswith(("https://", "http://")):
         return {}
     parts = urlsplit(url)
-    return {
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": f"http.{parts.scheme}://{parts.netloc}{parts.path}.extraHeader",
-        "GIT_CONFIG_VALUE_0": f"Authorization: {authorization}",
-    }
+    return {f"http.{parts.scheme}://{parts.netloc}{parts.path}.extraHeader": f"Authorization: {authorization}"}
+
+
+def _configured(configuration: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a git with this configuration: not in the arguments, and not in a file, which others read."""
+    environment = {"GIT_CONFIG_COUNT": str(len(configuration))}
+    for number, (key, value) in enumerate(configuration.items()):
+        environment[f"GIT_CONFIG_KEY_{number}"] = key
+        environment[f"GIT_CONFIG_VALUE_{number}"] = value
+    return environment

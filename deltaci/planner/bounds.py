@@ -14,12 +14,15 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     address space of each of them and of each git that it starts. A plan of 100,000 files with 2,000 projects takes 0.1
     GiB, one of a million files 0.6; git needs room to map the indexes of large packs.
     `cache_bytes_max`: what each keeps of the commits that it planned last. `fetch_bytes_max`: what one fetch may bring.
+    `fetch`: `partial` leaves files of more than 8 MiB out, which no plan reads, where the forge can do that; `whole`
+    brings all there is.
     `source`: `clone` reads a mirror; `api` asks the forge for the files of a commit as long as there is no mirror of
     the repository; for one plan it waits for `api_ms` in all and reads at most `api_files_max` contents, of
     `api_bytes_max` in all. What the API does not tell is read from a clone after all.
     """
 
     source: Literal["clone", "api"] = "clone"
+    fetch: Literal["partial", "whole"] = "partial"
     workers_max: int = 2
     plan_ms: int = 30_000
     memory_bytes_max: int = 2 * 1024**3
@@ -35,6 +38,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
         """The part that concerns fetching and reading. One git may take as long as the whole plan."""
         return MirrorLimits(
             fetch_bytes_max=self.fetch_bytes_max,
+            is_partial=self.fetch == "partial",
             read_ms=max(self.plan_ms, MirrorLimits().read_ms),
             entries_max=self.entries_max,
             changes_max=self.changes_max,

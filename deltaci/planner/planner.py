@@ -27,7 +27,7 @@ from deltaci.planner.occasion import NO_OCCASION, Occasion, full_run, notify_rul
 from deltaci.planner.repository import Change, Files, RepositoryView, changed_paths
 from deltaci.planner.roster import Draft, Rest, Roster
 from deltaci.planner.survey import Survey, lend
-from deltaci.planner.yaml_nodes import BYTES_MAX
+from deltaci.planner.yaml_nodes import BYTES_MAX, TOO_LARGE
 
 # All lock files that one plan reads of one commit; those that do not fit count as changed for all that use them.
 LOCKS_BYTES_MAX: Final = 2 * LOCK_BYTES_MAX
@@ -114,10 +114,8 @@ def _configuration(survey: Survey, configuration_view: RepositoryView | None) ->
         view, files = configuration_view, Files(configuration_view.entries())
     if not is_present(files):
         return None
-    size = view.sizes([FILE])[FILE]
-    if size > BYTES_MAX:
-        text = f"the file has {size} bytes; at most {BYTES_MAX} are accepted"
-        raise ConfigurationInvalid((Problem(file=FILE, text=text),))
+    if view.sizes([FILE])[FILE] > BYTES_MAX:
+        raise ConfigurationInvalid((Problem(file=FILE, text=TOO_LARGE),))
     return view.read_many([FILE], bytes_max=BYTES_MAX)[FILE]
 
 

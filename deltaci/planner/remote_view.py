@@ -81,7 +81,7 @@ class RemoteView:
             raise Missing(self.commit_sha, missing, limit)
         for entry in wanted:
             if len(self._blobs[entry.sha]) > limit:
-                raise self._error(entry.path, f"it has {len(self._blobs[entry.sha])} bytes, the limit is {limit}")
+                raise self._error(entry.path, f"it has more than {limit} bytes, which is the limit")
         return {entry.path: self._blobs[entry.sha] for entry in wanted}
 
     def changes_from(self, files: Files) -> tuple[Change, ...]:

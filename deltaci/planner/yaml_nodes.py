@@ -12,6 +12,8 @@ import yaml
 from deltaci.planner.errors import Problem, printable
 
 BYTES_MAX: Final = 256 * 1024
+# Not how large: where it comes from, nobody may know.
+TOO_LARGE: Final = f"the file has more than {BYTES_MAX} bytes, which is the most that is accepted"
 DEPTH_MAX: Final = 20
 _Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -72,7 +74,7 @@ class _Open:
 def parse(data: bytes, file: str) -> Node | Problem:
     """The root node of the one document in `data`, or the first problem: YAML that is broken has no second one."""
     if len(data) > BYTES_MAX:
-        return Problem(file=file, text=f"the file has {len(data)} bytes; at most {BYTES_MAX} are accepted")
+        return Problem(file=file, text=TOO_LARGE)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -435,7 +435,7 @@ async def test_a_file_as_large_as_allowed_is_read_and_one_byte_more_is_not(mirro
     content = view.read("a", bytes_max=10)
 
     assert content == b"x" * 10
-    with pytest.raises(MirrorError, match="10 bytes, the limit is 9"):
+    with pytest.raises(MirrorError, match="more than 9 bytes, which is the limit"):
         view.read("a", bytes_max=9)
 
 

@@ -338,7 +338,7 @@ def test_a_file_of_the_largest_size_is_read_and_one_byte_more_is_not() -> None:
     text = with_jobs("a: {steps: [x]}") + "#"
 
     assert load(text.ljust(BYTES_MAX, "x").encode(), NO_FILES)
-    assert "at most" in problems_of(text.ljust(BYTES_MAX + 1, "x").encode())[0].text
+    assert f"more than {BYTES_MAX} bytes" in problems_of(text.ljust(BYTES_MAX + 1, "x").encode())[0].text
 
 
 @pytest.mark.parametrize(("mode", "part"), [("120000", "symlink"), ("160000", "submodule")])

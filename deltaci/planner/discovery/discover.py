@@ -191,7 +191,7 @@ def _manifests(seen: Files) -> tuple[dict[ModuleType, list[str]], list[Reason]]:
             if seen.size(path) <= MANIFEST_BYTES_MAX:
                 found[module].append(path)
             elif module in ECOSYSTEMS:
-                text = f"{printable(path)} has {seen.size(path)} bytes, at most {MANIFEST_BYTES_MAX} are read"
+                text = f"{printable(path)} has more than {MANIFEST_BYTES_MAX} bytes, which is the most that is read"
                 raise PlanFailed(f"{text}; describe the jobs in deltaci.yaml")
             else:
                 oversized.append(path)

@@ -59,7 +59,7 @@ class Pom(msgspec.Struct, frozen=True, kw_only=True):
 def parse_pom(tree: Tree, path: str) -> Pom:
     """A pom that was read. Raises PlanFailed if it is no pom."""
     if tree.files.size(path) > MANIFEST_BYTES_MAX:
-        raise unfit(path, 1, f"a pom has at most {MANIFEST_BYTES_MAX} bytes, this has {tree.files.size(path)}")
+        raise unfit(path, 1, f"a pom has at most {MANIFEST_BYTES_MAX} bytes, this has more")
     document = parse_xml(tree.data(path), path)
     if document.tag != "project":
         raise unfit(path, document.line, f"a pom has one <project>, this has <{document.tag[:50]}>")

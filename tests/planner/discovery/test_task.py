@@ -42,7 +42,7 @@ def test_tasks_that_cannot_be_called_as_they_are_do_not_count(task: str) -> None
         ("", "there is no mapping 'tasks'"),
         ("- a\n", "there is no mapping 'tasks'"),
         ("\0", "not"),
-        ("a" * 300_000, "at most 262144"),
+        ("a" * 300_000, "more than 262144"),
     ],
     ids=range(8),
 )

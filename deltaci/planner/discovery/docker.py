@@ -88,12 +88,19 @@ def find(tree: Tree, manifests: list[str], roots: Roots) -> Found:
             continue
         is_aside = _TRIAL.search(parent(path)) is not None or _ASIDE.search(path.rpartition("/")[2]) is not None
         read = _Dockerfile(why_not="it is there to develop or test with") if is_aside else _read(tree.text(path))
+        if read.why_not is None and not read.sources and _is_aside(parent(path), roots):
+            read = _Dockerfile(why_not="it packs nothing of the repository")
         if read.why_not is None:
             images.setdefault(parent(path), []).append(_image(tree, path, read.sources, roots))
         else:
             unused.append((path, read.why_not))
     projects = tuple(_project(tree, root, found, roots) for root, found in sorted(images.items()))
     return Found(projects=projects, reasons=tuple(_told(unused)))
+
+
+def _is_aside(directory: str, roots: Roots) -> bool:
+    """Whether a directory is in no project but the root's, where there are projects: images there are to build in."""
+    return bool(roots) and directory != "." and roots.nearest(directory) in (None, ".")
 
 
 def _told(unused: list[tuple[str, str]]) -> Iterator[Reason]:

@@ -185,8 +185,8 @@ class _Builder:
 
     def _take(self) -> None:
         """Read the projects, and those that they refer to."""
-        waiting = [path for path in self.candidates if not self._is_left_out(path)]
-        waiting += self._in_solutions()
+        listed = set(self._in_solutions())
+        waiting = [*(path for path in self.candidates if not self._is_left_out(path)), *sorted(listed)]
         if all(is_left_out(path) for path in (*waiting, *self._solutions())):
             return  # there is nothing that they could test: they are what the tests of something else look at
         while waiting:
@@ -203,6 +203,13 @@ class _Builder:
                 raise
             self.needed[path] = self._needed(self.files[path])
             waiting += self.needed[path][0]
+        self._leave_behind(listed)
+
+    def _leave_behind(self, listed: set[str]) -> None:
+        """Take away what is from before the tools of today, where solutions list others and nothing refers to it."""
+        meant = listed.union(*(needed for needed, _ in self.needed.values()))
+        for path in [path for path, file in self.files.items() if listed and path not in meant and not file.is_modern]:
+            del self.files[path], self.needed[path]
 
     def _solutions(self) -> Iterator[str]:
         for path in self.tree.files.paths:

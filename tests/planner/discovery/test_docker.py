@@ -260,3 +260,14 @@ def test_an_image_to_develop_or_test_in_is_not_built(path: str) -> None:
 
     assert [project.root for project in answer.projects if project.ecosystem == "docker"] == ["api"]
     assert [reason.file for reason in answer.reasons if reason.rule == "image-unused"] == [path]
+
+
+def test_an_image_that_packs_nothing_is_there_to_build_in() -> None:
+    """Where there is something to pack; a repository of such images alone has them for its products."""
+    tools = {"dockerfiles/debian/Dockerfile": "FROM debian\nRUN apt-get install -y gcc\n"}
+
+    beside = discovery_of({"CMakeLists.txt": "project(a C)\n", **tools})
+
+    assert [project.root for project in beside.projects if project.ecosystem == "docker"] == []
+    assert [reason.rule for reason in beside.reasons] == ["image-unused"]
+    assert [project.root for project in discovery_of(tools).projects] == ["dockerfiles/debian"]

@@ -338,3 +338,15 @@ async def test_what_a_solution_shows_of_hidden_directories_is_no_project() -> No
     }
 
     assert list(await jobs_of(files)) == ["dotnet-build (a)"]
+
+
+async def test_what_is_left_from_before_the_tools_of_today_is_no_project() -> None:
+    """In no solution, and nothing refers to it: nobody builds it. Without a solution nobody can tell."""
+    old = "<Project ToolsVersion='4.0'><ItemGroup /></Project>"
+    files = {"Old/Old.csproj": old, "Used/Used.csproj": old, "a/A.csproj": sdk(refers(r"..\Used\Used.csproj"))}
+
+    assert list(await jobs_of(files | {"All.sln": solution(r"a\A.csproj")})) == [
+        "dotnet-build (Used)",
+        "dotnet-build (a)",
+    ]
+    assert "dotnet-build (Old)" in await jobs_of(files)

@@ -19,6 +19,7 @@ from deltaci.domain.plan import Reason, Step
 from deltaci.domain.project import Project, ProjectJob
 from deltaci.planner.discovery.native import is_within
 from deltaci.planner.discovery.others import Found, Roots
+from deltaci.planner.discovery.own_ci import OwnCi
 from deltaci.planner.discovery.project import Tree, inside, join, parent
 from deltaci.planner.errors import printable
 from deltaci.planner.globs import GlobInvalid, Globs
@@ -53,8 +54,10 @@ _TRIAL: Final = re.compile(
 )
 # By its own name.
 _ASIDE: Final = re.compile(
-    r"(?:^|[_.-])(?:ci|dev|develop|debug|tests?|e2e|bench|fuzz|gitpod|snapcraft)(?:$|[_.-])", re.IGNORECASE
+    r"(?:^|[_.-])(?:ci|dev|develop|debug|tests?|e2e|bench|fuzz|gitpod|snapcraft|nightly|canary)(?:$|[_.-])",
+    re.IGNORECASE,
 )
+_RUNS_BUILD: Final = re.compile(r"docker|podman|buildah|kaniko|buildx|\bimages?\b|goreleaser|\bbake\b", re.IGNORECASE)
 _WILDCARD: Final = re.compile(r"[*?\[]")
 
 
@@ -81,6 +84,8 @@ def wanted(_tree: Tree, manifests: list[str]) -> list[str]:
 
 def find(tree: Tree, manifests: list[str], roots: Roots) -> Found:
     """One project for each directory with Dockerfiles that can be built."""
+    ci = OwnCi(tree)
+    is_built_elsewhere = bool(roots) and not ci.is_empty and not ci.runs(_RUNS_BUILD)
     images: dict[str, list[_Image]] = {}
     unused: list[tuple[str, str]] = []
     for path in manifests:
@@ -90,6 +95,8 @@ def find(tree: Tree, manifests: list[str], roots: Roots) -> Found:
         read = _Dockerfile(why_not="it is there to develop or test with") if is_aside else _read(tree.text(path))
         if read.why_not is None and not read.sources and _is_aside(parent(path), roots):
             read = _Dockerfile(why_not="it packs nothing of the repository")
+        if read.why_not is None and is_built_elsewhere:
+            read = _Dockerfile(why_not="the repository's own CI builds none")
         if read.why_not is None:
             images.setdefault(parent(path), []).append(_image(tree, path, read.sources, roots))
         else:

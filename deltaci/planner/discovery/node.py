@@ -38,7 +38,7 @@ from deltaci.planner.discovery.node_turbo import Turbo, of_package, turbo_of
 from deltaci.planner.discovery.node_typescript import TypeScript, is_config
 from deltaci.planner.discovery.node_workspaces import Matching, declared, delegates, members, whole
 from deltaci.planner.discovery.own_ci import OwnCi
-from deltaci.planner.discovery.project import Tree, is_left_out, join, parent
+from deltaci.planner.discovery.project import MEASURES, Tree, is_left_out, join, parent
 from deltaci.planner.errors import PlanFailed, printable
 
 SOURCES: Final = frozenset({".js", ".cjs", ".mjs", ".jsx", ".ts", ".tsx", ".css", ".html"})
@@ -60,7 +60,7 @@ _READ: Final = re.compile(
     r"(?:nx\.json|project\.json|\.nxignore|turbo\.jsonc?|pnpm-workspace\.yaml|\.yarnrc\.yml|"
     r"\.nvmrc|\.node-version|\.tool-versions)"
 )
-_SITES: Final = frozenset({"docs", "doc", "documentation", "website", "site", "www"})
+_ASIDE: Final = frozenset({"docs", "doc", "documentation", "website", "site", "www"}) | MEASURES
 _MAPPINGS: Final = ("tsconfig.base.json", "tsconfig.json")
 
 
@@ -332,7 +332,7 @@ class _Repository:
     def _scripts(self, package: Package, workspace: _Workspace) -> dict[str, str]:
         """The scripts of a package that are for CI to run there."""
         root, scripts = package.root, package.scripts
-        if self._is_inside_member(root) or self._is_site_apart(root):
+        if self._is_inside_member(root) or self._is_aside(root):
             return {}
         if root == workspace.root:
             own = {
@@ -360,11 +360,9 @@ class _Repository:
             if name not in filters or not filters[name].leaves_out(root, package.name)
         }
 
-    def _is_site_apart(self, root: str) -> bool:
-        """Whether it is a package among documents, in no workspace, that the repository's own CI never mentions."""
-        if root in self._home or not _SITES.intersection(root.split("/")):
-            return False
-        return not self._ci.is_empty and not self._ci.runs(re.compile(rf"(?:^|[\s\"'/(]){re.escape(root)}\b"))
+    def _is_aside(self, root: str) -> bool:
+        """Whether it is a package among documents or measurements, in no workspace, that the own CI does not know."""
+        return root not in self._home and bool(_ASIDE.intersection(root.split("/"))) and not self._ci.knows(root)
 
     def _has_built_members(self, root: str) -> bool:
         """Whether tests of the workspace's root would find in its members what a build has put there."""

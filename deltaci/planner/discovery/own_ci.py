@@ -72,6 +72,10 @@ class OwnCi:
         """Whether there is such a command."""
         return any(pattern.search(line) is not None for _, line in self._lines)
 
+    def knows(self, root: str) -> bool:
+        """Whether a command, or a setting of a job, names the directory `root`; true if there is none to ask."""
+        return self.is_empty or self.runs(re.compile(rf"(?:^|[\s\"'/(=]){re.escape(root)}(?![\w.-])"))
+
     @cached_property
     def scripts(self) -> tuple[str, ...]:
         """The names of what is run by package managers of Node for a change, in order, each once.

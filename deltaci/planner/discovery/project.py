@@ -27,6 +27,8 @@ LEFT_OUT_DIRECTORIES: Final = frozenset(
         *("playground", "playgrounds", "sandbox", "sandboxes", "templates", "template", "starters", "fuzz", "ci"),
     }
 )
+# What is in these measures a project; some run it by hand.
+MEASURES: Final = frozenset({"bench", "benches", "benchmark", "benchmarks", "perf", "perf-testing", "performance"})
 # The parser takes time in the square of the parts of a dotted key; nobody writes more than a handful.
 KEY_PARTS_MAX: Final = 32
 _LONG_KEY: Final = re.compile(

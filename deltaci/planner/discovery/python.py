@@ -14,7 +14,7 @@ from deltaci.domain.plan import Step
 from deltaci.domain.project import Project, ProjectJob
 from deltaci.planner.discovery import python_checks as checks
 from deltaci.planner.discovery.own_ci import OwnCi
-from deltaci.planner.discovery.project import Tree, join, parent, table, texts
+from deltaci.planner.discovery.project import MEASURES, Tree, join, parent, table, texts
 from deltaci.planner.discovery.python_checks import HOOKS, REPORT, Own
 from deltaci.planner.discovery.python_environment import LOCKS, VERSIONS, Environment
 from deltaci.planner.discovery.python_files import Declared, requirements, version_text
@@ -188,7 +188,7 @@ class _Repository:
 
     def _is_weak(self, root: str, own: Own, chosen: set[str], above_others: set[str]) -> bool:
         """Whether requirements or settings alone make a project; those for building pages, or for measuring, do not."""
-        if {"docs", "doc", "requirements", "bench", "benchmark", "benchmarks"} & set(root.split("/")):
+        if ({"docs", "doc", "requirements"} | MEASURES) & set(root.split("/")):
             return False
         if own.all():
             return True

@@ -25,7 +25,20 @@ ARGUMENTS_MAX: Final = 50
 PACKAGES_MAX: Final = 5
 _BESIDE: Final = frozenset(
     {*("test", "tests", "testing", "docs", "doc", "docs_src", "examples", "example", "samples", "scripts", "tools")}
-    | {*("bench", "benchmark", "benchmarks", "demos", "demo", "maint", "ci", "performance", "typing_tests")}
+    | {
+        *(
+            "bench",
+            "benchmark",
+            "benchmarks",
+            "demos",
+            "demo",
+            "maint",
+            "ci",
+            "performance",
+            "typing_tests",
+            "templates",
+        )
+    }
 )
 RUFF_FILES: Final = ("ruff.toml", ".ruff.toml")
 MYPY_FILES: Final = ("mypy.ini", ".mypy.ini")

@@ -14,7 +14,7 @@ from deltaci.domain.plan import Step
 from deltaci.domain.project import CacheRule, Project, ProjectJob
 from deltaci.planner.discovery import rust_workspace
 from deltaci.planner.discovery.own_ci import OwnCi
-from deltaci.planner.discovery.project import Tree, join, table
+from deltaci.planner.discovery.project import MEASURES, Tree, join, table
 from deltaci.planner.discovery.rust_workspace import Cargo, Crate, path_of
 from deltaci.planner.discovery.workspace import ancestors, split_targets
 
@@ -96,6 +96,7 @@ class _Settings:
     def __init__(self, tree: Tree, ci: OwnCi) -> None:
         self._tree = tree
         self._channels: dict[str, str | None] = {}
+        self.ci: Final = ci
         self.practice: Final = _practice(ci)
 
     def channel(self, root: str) -> str | None:
@@ -176,6 +177,9 @@ def _jobs(cargo: Cargo, crate: Crate, base: str, lock: str | None, settings: _Se
     base = base if package else crate.root
     locked = " --locked" if lock is not None else ""
     lint = []
+    is_apart = crate.workspace in (None, crate.root) and crate.root != "."
+    if is_apart and MEASURES.intersection(crate.root.split("/")) and not settings.ci.knows(crate.root):
+        return ()
     practice = settings.practice
     full = _full(cargo, crate)
     if settings.has(crate.root, _FORMAT) or practice.formats:

@@ -271,3 +271,15 @@ def test_an_image_that_packs_nothing_is_there_to_build_in() -> None:
     assert [project.root for project in beside.projects if project.ecosystem == "docker"] == []
     assert [reason.rule for reason in beside.reasons] == ["image-unused"]
     assert [project.root for project in discovery_of(tools).projects] == ["dockerfiles/debian"]
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [("go test ./...", []), ("docker build -t x .", ["api"]), ("make build-image", ["api"])],
+)
+def test_images_are_built_where_the_own_ci_builds_any(command: str, expected: list[str]) -> None:
+    """On whatever occasion; where it never does, somebody else does, and here nobody would see why it failed."""
+    ci = {".github/workflows/ci.yml": f"steps:\n  - run: {command}\n"}
+    answer = discovery_of({"api/Dockerfile": PLAIN, **GO, **ci})
+
+    assert [project.root for project in answer.projects if project.ecosystem == "docker"] == expected

@@ -165,3 +165,18 @@ def test_very_many_and_very_long_files_take_no_time() -> None:
     projects_of(files, "rust")
     _ = ci_of(files).scripts
     assert time.perf_counter() - start < 20
+
+
+@pytest.mark.parametrize(("command", "expected"), [("cargo test", []), ("cd benches && cargo test", ["test"])])
+def test_what_measures_a_project_is_checked_if_the_own_ci_knows_it(command: str, expected: list[str]) -> None:
+    """A crate of its own beside the workspace, or a package; members are as all others."""
+    crate = {"benches/Cargo.toml": '[package]\nname = "b"\nversion = "0.1.0"\n[workspace]\n'}
+    package = {"perf/package.json": '{"name": "p", "scripts": {"test": "x"}}', "package.json": "{}"}
+    said = workflow(command.replace("benches", "perf") if expected else command)
+
+    crates = projects_of(CRATE | crate | workflow(command), "rust")
+    packages = projects_of(package | said, "node")
+
+    assert [job.check for job in crates["benches"].jobs] == expected
+    assert [job.check for job in packages["perf"].jobs] == expected
+    assert [job.check for job in crates["."].jobs] == ["test"]

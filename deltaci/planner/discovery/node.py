@@ -31,7 +31,7 @@ from deltaci.planner.discovery.node_packages import (
 )
 from deltaci.planner.discovery.node_reports import CONFIGS as REPORT_CONFIGS
 from deltaci.planner.discovery.node_reports import reports_of
-from deltaci.planner.discovery.node_scripts import LINTS, TESTS, Filter, needs_a_server
+from deltaci.planner.discovery.node_scripts import LINTS, TESTS, Filter, needs_a_server, scripts_that_test
 from deltaci.planner.discovery.node_tools import LOCKS, VERSION_FILES, Manager, Tools, cache_of, lock_of, manager_of
 from deltaci.planner.discovery.node_turbo import FILES as TURBO_FILES
 from deltaci.planner.discovery.node_turbo import Turbo, of_package, turbo_of
@@ -341,7 +341,8 @@ class _Repository:
                 if name not in workspace.member_scripts
                 and (name in (*LINTS, *TESTS) or root not in self._members or not delegates(name, scripts))
             }
-            if "test" in own and "build" in scripts and self._has_built_members(root):
+            tests = scripts_that_test(own, self._run_by_ci(package, workspace))
+            if tests and "build" in scripts and self._has_built_members(root):
                 own["build"] = scripts["build"]
             return own
         if is_left_out(package.manifest):

@@ -32,6 +32,8 @@ _ASIDE: Final = re.compile(
     re.IGNORECASE,
 )
 _MENDS: Final = re.compile(r"--(?:fix|write)(?![\w-]|=false)|prettier\b[^&|;]*[ \t]-w\b")
+_FORMATS: Final = re.compile(r"(?:tests?[:.-])?(?:format|fmt|prettier)(?![a-z])")
+_LOOKS: Final = re.compile(r"check|--list-different|--dry-run|[ \t]-[cl]\b|\bci\b|\blint\b")
 _WAITS: Final = re.compile(r"--watch(?:All)?(?![\w-]|=false)|\bvitest[ \t]+watch\b|\bvitest\b[^&|;]*--ui\b")
 _BROWSES: Final = re.compile(r"\b(?:playwright[ \t]+test|cypress[ \t]+run|wdio[ \t]+run)\b")
 _FILTER: Final = re.compile(
@@ -80,7 +82,11 @@ def needs_a_server(script: str) -> bool:
 
 
 def _mends(name: str, scripts: Mapping[str, str]) -> bool:
-    return _MENDS.search(scripts[name]) is not None
+    body = scripts[name]
+    # Formatters write unless they are told to look.
+    return _MENDS.search(body) is not None or (
+        _FORMATS.match(name) is not None and bool(body) and _LOOKS.search(body) is None
+    )
 
 
 def _waits(name: str, scripts: Mapping[str, str]) -> bool:

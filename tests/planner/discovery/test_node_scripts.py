@@ -21,6 +21,8 @@ from tests.planner.discovery.node_support import commands, found, package
         ({"lint": "eslint .", "format:check": "prettier -c .", "knip": "knip"}, ["knip", "format:check", "lint"],
          ("lint", "knip", "format:check")),
         ({"lint": "x", "lint-js": "eslint .", "lint-md": "mdl"}, ["lint-md", "lint-js"], ("lint-md", "lint-js")),
+        # Formatters write what they find, unless they are told to look at it only.
+        ({"lint": "x", "format": "oxfmt", "fmt": "prettier -l ."}, ["format", "fmt"], ("lint", "fmt")),
         ({"test": "x", "test:types": "tsc"}, ["test", "test:types"], ("test:types",)),
         ({"check": "svelte-check"}, ["check", "install", "deploy"], ("check",)),
         # What looks at something else than the change, or is never there.
@@ -134,6 +136,9 @@ def test_the_root_tests_what_was_built_where_its_members_are_found_built() -> No
 
     assert commands(found(workspace(scripts, **member))["."]) == [("npm run build", "."), ("npm run test", ".")]
     assert commands(found(workspace(scripts, **in_source))["."]) == [("npm run test", ".")]
+    others = {"build": "pnpm -r build", "test": "npm run test:unit && pnpm -r test", "test:unit": "jest"}
+    tested = {"packages/a": package("a", main="./dist/index.js", scripts={"build": "tsc", "test": "jest"})}
+    assert commands(found(workspace(others, **tested))["."]) == [("npm run build", "."), ("npm run test:unit", ".")]
 
 
 def test_a_member_that_the_root_leaves_out_is_not_built() -> None:

@@ -51,6 +51,9 @@ _HOOK: Final = re.compile(
     re.ASCII,
 )
 _HOOK_ID: Final = re.compile(r"\bid:[ \t]*+([\w.\"'-]{1,100})", re.ASCII)
+_BY_HAND: Final = re.compile(
+    r"\bstages:[ \t]*+(?:\[[ \t]*+manual[ \t]*+\]|\n[ \t]*+-[ \t]*+manual[ \t]*+(?:\n(?![ \t]*+-)|$))"
+)
 _EXCLUDES: Final = re.compile(r"^[ \t-]*+exclude:", re.MULTILINE)
 _HOOKS_OF: Final = {"ruff": ("ruff", "ruff-check", "ruff-format")}
 _UNITTEST: Final = re.compile(r"^[ \t]*(?:import|from)[ \t]+unittest\b", re.MULTILINE)
@@ -95,7 +98,7 @@ def in_use(tree: Tree, environment: Environment, names: Sequence[str], ci: OwnCi
     """
     root = environment.root
     unlisted = set(environment.missing(names)) - set(pins(tree, root))
-    hooks = {each.strip("\"'") for each in _HOOK_ID.findall(tree.text(join(root, HOOKS)))}
+    hooks = _hooks(tree.text(join(root, HOOKS)))
     texts = [
         tree.text(join(root, name)) for name in ("noxfile.py", "tox.ini", "Makefile", "justfile", "pyproject.toml")
     ]
@@ -134,12 +137,24 @@ def by_hooks(tree: Tree, environment: Environment, names: Sequence[str]) -> dict
     text = tree.text(HOOKS) if environment.root == "." else ""
     if not _EXCLUDES.search(text):
         return {}
-    listed = {each.strip("\"'") for each in _HOOK_ID.findall(text)}
+    listed = _hooks(text)
     missing, pinned = environment.missing(names), pins(tree, environment.root)
     found = {
-        name: [hook for hook in _HOOKS_OF.get(name, (name,)) if hook in listed] for name in missing if name in pinned
+        name: [f"{listed[hook]}{hook}" for hook in _HOOKS_OF.get(name, (name,)) if hook in listed]
+        for name in missing
+        if name in pinned
     }
     return {name: hooks for name, hooks in found.items() if hooks}
+
+
+def _hooks(text: str) -> dict[str, str]:
+    """The ids of hooks, with the options that each is run with: some are there for those who ask for them."""
+    found: dict[str, str] = {}
+    matches = [*_HOOK_ID.finditer(text)]
+    for match, following in zip(matches, [*matches[1:], None], strict=False):
+        body = text[match.end() : following.start() if following is not None else len(text)]
+        found[match[1].strip("\"'")] = "--hook-stage manual " if _BY_HAND.search(body) is not None else ""
+    return found
 
 
 def hook_steps(environment: Environment, hooks: dict[str, list[str]]) -> list[Step]:

@@ -220,6 +220,18 @@ def test_linters_run_because_they_are_configured(files: dict[str, str], expected
     assert runs({"setup.py": "", **files}, "lint")[2:] == [f".venv/bin/{line}" for line in expected]
 
 
+@pytest.mark.parametrize("stages", ["[manual]", "\n    - manual"])
+def test_a_hook_for_those_who_ask_is_asked_for(stages: str) -> None:
+    """Without its stage, there would be no hook of that name."""
+    hooks = (
+        "repos:\n- repo: https://github.com/pre-commit/mirrors-mypy\n  rev: v1.9.0\n  hooks:\n"
+        f"  - id: mypy\n    exclude: docs/\n    stages: {stages}\n  - id: other\n"
+    )
+    files = {"pyproject.toml": PACKAGE + "[tool.mypy]\n", ".pre-commit-config.yaml": hooks}
+
+    assert runs(files, "lint")[-1] == ".cache/venv/bin/pre-commit run --hook-stage manual mypy --all-files"
+
+
 RIVALS = "[project]\nname = 'a'\n[dependency-groups]\ndev = ['ruff']\n[tool.ruff]\n[tool.black]\n[tool.isort]\n"
 
 

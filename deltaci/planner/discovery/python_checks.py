@@ -47,12 +47,15 @@ _INHERITED: Final = ("ruff", "black", "isort")
 _HOOK: Final = re.compile(
     r"repo:[ \t]*+[\"']?https://github\.com/"
     r"(astral-sh/ruff|psf/black|pre-commit/mirrors-mypy|pycqa/flake8|pycqa/isort|PyCQA/flake8|PyCQA/isort)"
-    r"(?:-pre-commit(?:-mirror)?)?(?:\.git)?[\"']?[ \t\r]*+\n[ \t]*+rev:[ \t]*+[\"']?v?(\d[\w.]{0,50})",
+    r"(?:-pre-commit(?:-mirror)?)?(?:\.git)?[\"']?[ \t\r]*+\n[ \t]*+rev:[ \t]*+"
+    # A commit, with the version that it was in a comment; or the version itself.
+    r"(?:[\"']?[0-9a-f]{40}[\"']?[ \t]*+#[ \t]*+(?:frozen:[ \t]*+)?)?[\"']?v?(\d{1,4}\.[\w.]{1,50})",
     re.ASCII,
 )
 _HOOK_ID: Final = re.compile(r"\bid:[ \t]*+([\w.\"'-]{1,100})", re.ASCII)
 _BY_HAND: Final = re.compile(
-    r"\bstages:[ \t]*+(?:\[[ \t]*+manual[ \t]*+\]|\n[ \t]*+-[ \t]*+manual[ \t]*+(?:\n(?![ \t]*+-)|$))"
+    r"\bstages:[ \t]*+(?:\[[ \t]*+manual[ \t]*+\]|"
+    r"\n[ \t]*+-[ \t]*+manual[ \t\r]*+\n(?![ \t]*+-[ \t]*+[a-z-]+[ \t\r]*+\n))"
 )
 _EXCLUDES: Final = re.compile(r"^[ \t-]*+exclude:", re.MULTILINE)
 _HOOKS_OF: Final = {"ruff": ("ruff", "ruff-check", "ruff-format")}
@@ -104,7 +107,7 @@ def in_use(tree: Tree, environment: Environment, names: Sequence[str], ci: OwnCi
     ]
 
     def is_named(name: str) -> bool:
-        if name not in unlisted or name in hooks:
+        if name not in unlisted or not hooks.keys().isdisjoint(_HOOKS_OF.get(name, (name,))):
             return True
         command = re.compile(rf"(?:^|[\s/\"'(=]){name}(?=[ \t\"',)@]|$)(?![ \t]*=)", re.MULTILINE)
         return ci.runs(command) or any(command.search(text) is not None for text in texts)
@@ -138,11 +141,9 @@ def by_hooks(tree: Tree, environment: Environment, names: Sequence[str]) -> dict
     if not _EXCLUDES.search(text):
         return {}
     listed = _hooks(text)
-    missing, pinned = environment.missing(names), pins(tree, environment.root)
+    missing = environment.missing(names)
     found = {
-        name: [f"{listed[hook]}{hook}" for hook in _HOOKS_OF.get(name, (name,)) if hook in listed]
-        for name in missing
-        if name in pinned
+        name: [f"{listed[hook]}{hook}" for hook in _HOOKS_OF.get(name, (name,)) if hook in listed] for name in missing
     }
     return {name: hooks for name, hooks in found.items() if hooks}
 

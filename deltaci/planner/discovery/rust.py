@@ -32,7 +32,7 @@ _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", re.ASCII)
 _RUNS_FORMAT: Final = re.compile(r"\bcargo[ \t]+(\+nightly\S*[ \t]+)?fmt\b|\brustfmt\b.*--check|^fmt$")
 _RUNS_CLIPPY: Final = re.compile(r"\bcargo[ \t]+(?:\+\S+[ \t]+)?(?:hack[ \t]+)?clippy\b|^clippy$")
 _RUNS_TEST: Final = re.compile(r"\bcargo[ \t]+(?:\+\S+[ \t]+)?(?:test|nextest[ \t]+run)\b")
-_LINTS_TESTS: Final = re.compile(r"--(?:all-targets|tests)\b")
+_LINTS_TESTS: Final = re.compile(r"--tests\b")
 _STRICT: Final = re.compile(r"-D[ \t]*warnings")
 # Such a command is for a machine or for features of its own.
 _SPECIAL: Final = re.compile(r"--target[ =]|--no-default-features|\bwasm|\bcross\b")
@@ -74,15 +74,17 @@ def _practice(ci: OwnCi) -> _Practice:
         formats=bool(formats),
         formats_by_nightly=bool(formats) and all("+nightly" in line for line in formats),
         clippy=bool(clippy),
-        clippy_options=(" --all-targets" if _lints_tests(clippy) else "") + _all_features(clippy),
+        clippy_options=_targets(clippy) + _all_features(clippy),
         clippy_tail=" -- -D warnings" if any(_STRICT.search(line) for line in clippy) else "",
         test_options=_all_features(tests),
     )
 
 
-def _lints_tests(clippy: list[str]) -> bool:
-    """Unless its own CI leaves them out: then nobody has mended what clippy says of them."""
-    return not clippy or any(_LINTS_TESTS.search(line) is not None for line in clippy)
+def _targets(clippy: list[str]) -> str:
+    """What is linted besides the library: no more than its own CI does, for nobody has mended the rest."""
+    if not clippy or any("--all-targets" in line for line in clippy):
+        return " --all-targets"
+    return " --tests" if any(_LINTS_TESTS.search(line) is not None for line in clippy) else ""
 
 
 def _all_features(lines: list[str]) -> str:

@@ -220,6 +220,19 @@ def test_linters_run_because_they_are_configured(files: dict[str, str], expected
     assert runs({"setup.py": "", **files}, "lint")[2:] == [f".venv/bin/{line}" for line in expected]
 
 
+@pytest.mark.parametrize(
+    ("rev", "version"), [(f"{'4e' * 20}  # frozen: v0.16.0", "==0.16.0"), ("4e" * 20, ""), ("'v0.5.1'", "==0.5.1")]
+)
+def test_hooks_of_a_commit_count_with_the_version_that_is_said_beside_it(rev: str, version: str) -> None:
+    """A commit alone says of no version; that the hook is there says that the linter is in use."""
+    hooks = (
+        f"repos:\n- repo: https://github.com/astral-sh/ruff-pre-commit\n  rev: {rev}\n  hooks: [{{id: ruff-check}}]\n"
+    )
+    files = {"pyproject.toml": PACKAGE + "[tool.ruff]\n", ".pre-commit-config.yaml": hooks}
+
+    assert runs(files, "lint")[1:] == [f".venv/bin/python -m pip install -e . ruff{version}", ".venv/bin/ruff check ."]
+
+
 @pytest.mark.parametrize("stages", ["[manual]", "\n    - manual"])
 def test_a_hook_for_those_who_ask_is_asked_for(stages: str) -> None:
     """Without its stage, there would be no hook of that name."""

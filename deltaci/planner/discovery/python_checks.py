@@ -393,12 +393,7 @@ def test_steps(environment: Environment, how: Testing, pinned: dict[str, str]) -
         ]
     steps = environment.install(how.tools, pinned)
     for name, tool, arguments in how.lines:
-        run = environment.run(tool, arguments, pinned) if tool else arguments
-        step = environment.step(name, run)
-        if how.workdir is not None and how.workdir != environment.root:
-            up = "../" * (
-                how.workdir.count("/") + 1 - (0 if environment.root == "." else environment.root.count("/") + 1)
-            )
-            step = msgspec.structs.replace(step, run=f"{up}{run}", workdir=how.workdir)
-        steps.append(step)
+        workdir = how.workdir or environment.root
+        run = environment.activated(tool, arguments, pinned, workdir) if tool else arguments
+        steps.append(msgspec.structs.replace(environment.step(name, run), workdir=workdir))
     return steps

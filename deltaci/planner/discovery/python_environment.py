@@ -5,6 +5,7 @@ Rule 2: tools that are not part of the project live in `.cache/venv`, which lint
 which nobody takes away when they make `.venv` anew.
 """
 
+import posixpath
 import shlex
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -111,6 +112,15 @@ class Environment:
             quoted = " ".join(shlex.quote(argument) for argument in missing)
             steps.append(self.step("Install", f".venv/bin/python -m pip install {quoted}"))
         return steps
+
+    def activated(self, tool: str, arguments: str, pins: dict[str, str], workdir: str) -> str:
+        """As `run`, from `workdir` at or below the root: tests may call the programs that were installed by name."""
+        line = self.run(tool, arguments, pins)
+        up = posixpath.relpath(f"/{self.root}", f"/{workdir}")
+        if self.tool == "uv":
+            return line if up == "." else f"{up}/{line}"
+        place = ".venv" if up == "." else f"{up}/.venv"
+        return f". {place}/bin/activate && {line.removeprefix('.venv/bin/')}"
 
     def run(self, tool: str, arguments: str, pins: dict[str, str]) -> str:
         """The command line of a tool inside the project's environment."""

@@ -8,7 +8,7 @@ import pytest
 from deltaci.planner.errors import PlanFailed
 from tests.planner.discovered import anything, job_of, projects_of, runs_of, toml
 
-PYTEST = ".venv/bin/pytest --junitxml=junit.xml"
+PYTEST = ". .venv/bin/activate && pytest --junitxml=junit.xml"
 UV = ".cache/venv/bin/uv"
 PACKAGE = '[build-system]\nrequires = ["hatchling"]\n[project]\nname = "a"\n'
 
@@ -317,8 +317,8 @@ def test_a_script_with_unittest_needs_nothing_from_the_network() -> None:
 
     assert runs(files) == [
         "python3 -m venv .venv",
-        ".venv/bin/python -m unittest discover -s . -p 'test_*.py'",
-        ".venv/bin/python -m unittest discover -s tests -p 'test_*.py'",
+        ". .venv/bin/activate && python -m unittest discover -s . -p 'test_*.py'",
+        ". .venv/bin/activate && python -m unittest discover -s tests -p 'test_*.py'",
     ]
 
 
@@ -344,8 +344,12 @@ DJANGO = "import django\nexecute_from_command_line()"
 @pytest.mark.parametrize(
     ("files", "expected", "workdir"),
     [
-        ({"manage.py": DJANGO, "app/tests.py": ""}, ".venv/bin/python manage.py test --noinput", "."),
-        ({"web/manage.py": DJANGO, "web/app/test_a.py": ""}, "../.venv/bin/python manage.py test --noinput", "web"),
+        ({"manage.py": DJANGO, "app/tests.py": ""}, ". .venv/bin/activate && python manage.py test --noinput", "."),
+        (
+            {"web/manage.py": DJANGO, "web/app/test_a.py": ""},
+            ". ../.venv/bin/activate && python manage.py test --noinput",
+            "web",
+        ),
         ({"manage.py": DJANGO, "test_a.py": "", "pytest.ini": ""}, PYTEST, "."),
         ({"manage.py": "# of something else", "test_a.py": ""}, PYTEST, "."),
     ],
@@ -390,7 +394,7 @@ def test_pytest_is_told_of_the_tests_that_are_not_of_projects_below() -> None:
     """It would collect those of members, too, in an environment that is not theirs; testpaths are trusted."""
     files = {"pyproject.toml": PACKAGE, "tests/test_a.py": "", "src/x/t/test_b.py": "", "src/y/pyproject.toml": PACKAGE}
 
-    assert runs(files)[-1] == ".venv/bin/pytest src/x tests --junitxml=junit.xml"
+    assert runs(files)[-1] == ". .venv/bin/activate && pytest src/x tests --junitxml=junit.xml"
     files["pyproject.toml"] += "[tool.pytest.ini_options]\ntestpaths = ['tests']\n"
     assert runs(files)[-1] == PYTEST
 

@@ -34,7 +34,9 @@ def compare(
     """Find the repository that `directory` is in, and the commits of `base` and `head`.
 
     Without `base`: where HEAD left the default branch (that of `origin`, or main or master), or, on that branch itself,
-    the commit before; if what is not committed counts as well, HEAD. With `is_full` there is no base.
+    the commit before; if what is not committed counts as well, HEAD. With `is_full` there is no base. Where HEAD left
+    the branch is not told by a clone that is too shallow: then the base is the branch, of which a plan will say that
+    there is no history in common, and everything runs.
 
     Raises:
         click.ClickException: no repository, or no such commit in it; or options that exclude each other.
@@ -79,22 +81,37 @@ async def _compare(directory: Path, base: str | None, head: str, is_full: bool) 
     if start is not None:
         return Comparison(git_dir=git_dir, head_sha=head_sha, base_sha=start, because=because)
     before = await _commit(git_dir, f"{head_sha}^")
-    because = "the commit before" if before is not None else "there is no commit before"
+    if before is not None:
+        because = "the commit before"
+    elif await _is_cut_off(git_dir, head_sha):
+        because = "the commit before is not in this shallow clone"
+    else:
+        because = "there is no commit before"
     return Comparison(git_dir=git_dir, head_sha=head_sha, base_sha=before, because=because, is_branch_itself=True)
 
 
 async def _fork_point(git_dir: Path, head_sha: str) -> tuple[str | None, str]:
-    """Where a commit left the default branch, None if it did not."""
+    """Where a commit left the default branch, None if it did not; the branch itself if that is not known here."""
     for branch in ("refs/remotes/origin/HEAD", "refs/heads/main", "refs/heads/master"):
         tip = await _commit(git_dir, branch)
         if tip is None:
             continue
         found = await _git(["merge-base", "--end-of-options", tip, head_sha], git_dir, git_dir=git_dir)
+        name = branch.removeprefix("refs/").removeprefix("heads/")
+        if found.exit_code:
+            # The commit before would be a guess, and one that leaves out what the branch did earlier.
+            return tip, f"{name}, with which it has no history in common here"
         start = found.stdout.decode().strip()
-        if found.exit_code == 0 and start != head_sha:
-            return start, f"where it left {branch.removeprefix('refs/').removeprefix('heads/')}"
+        if start != head_sha:
+            return start, f"where it left {name}"
         break
     return None, ""
+
+
+async def _is_cut_off(git_dir: Path, head_sha: str) -> bool:
+    """Whether a commit names a parent that the repository, being shallow, does not have."""
+    found = await _git(["cat-file", "commit", head_sha], git_dir, git_dir=git_dir)
+    return found.stdout.partition(b"\n\n")[0].find(b"\nparent ") >= 0
 
 
 async def _commit(git_dir: Path, revision: str) -> str | None:

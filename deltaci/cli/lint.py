@@ -114,7 +114,7 @@ def _summary(each: ConfiguredJob) -> dict[str, Any]:
 def _listed(root: Path, name: str) -> list[WorkingFile]:
     """As git sees it: tracked, and new without being ignored; in a directory that is no repository, all below it."""
     names = _from_git(root) if _is_repository(root) else _from_walk(root)
-    if (root / name).exists() and name not in names:
+    if ((root / name).is_symlink() or (root / name).is_file()) and name not in names:
         names.append(name)
     return [file for file in (_file(root, each) for each in sorted(set(names))) if file is not None]
 

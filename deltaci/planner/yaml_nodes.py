@@ -91,6 +91,12 @@ def parse(data: bytes, file: str) -> Node | Problem:
         what = ", ".join(part for part in (error.context, error.problem) if part)
         place = (mark.line + 1, mark.column + 1) if mark is not None else (None, None)
         return Problem(file=file, line=place[0], column=place[1], text=f"this is not YAML: {printable(what)}")
+    except yaml.reader.ReaderError as error:
+        # The parser counts bytes of a text that it is given as characters: the first of its kind is the one.
+        character = chr(error.character) if isinstance(error.character, int) else str(error.character)
+        lines = text[: max(text.find(character), 0)].split("\n")
+        what = f"the character U+{ord(character):04X} is not accepted; write it as an escape in double quotes"
+        return Problem(file=file, line=len(lines), column=len(lines[-1]) + 1, text=what)
     except yaml.YAMLError as error:
         return Problem(file=file, text=f"this is not YAML: {printable(' '.join(str(error).split()))}")
     return root or Problem(file=file, line=1, column=1, text="the file is empty; it needs 'version: 1' and 'jobs:'")

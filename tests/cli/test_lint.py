@@ -54,6 +54,17 @@ def test_every_problem_is_a_line_that_editors_can_jump_to(place: Path) -> None:
     assert lines[2] == "2 problems: nothing would run"
 
 
+def test_a_directory_in_place_of_the_file_is_called_one(place: Path) -> None:
+    """As a plan says: nobody finds a submodule where there is none."""
+    (place / "deltaci.yaml").mkdir()
+    (place / "deltaci.yaml" / "x").write_text("")
+
+    result = lint(place, None)
+
+    assert result.exit_code == 1
+    assert result.output.splitlines()[0] == "deltaci.yaml: this is a directory; make it a regular file"
+
+
 def test_the_answer_can_be_had_as_json(place: Path) -> None:
     """For tools: problems, warnings and jobs, each with its fields."""
     good, bad = lint(place, GOOD, "--json"), lint(place, "version: 2\njobs: {a: {steps: [t]}}\n", "--json")

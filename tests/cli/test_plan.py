@@ -87,6 +87,39 @@ def test_the_first_commit_runs_everything(checkout: Path) -> None:
     assert "3 of 3 jobs run" in result.output
 
 
+def test_a_clone_too_shallow_to_tell_where_a_branch_began_runs_everything(checkout: Path, tmp_path: Path) -> None:
+    """Compared with its last commit alone, a branch of two would go unchecked in what the first one changed."""
+    git("checkout", "--quiet", "-b", "topic", cwd=checkout)
+    commit(checkout, {"core/a.py": ""})
+    commit(checkout, {"web/a.js": ""})
+    commit(checkout, {"web/b.js": ""})
+    git("checkout", "--quiet", "main", cwd=checkout)
+    commit(checkout, {"web/c.js": ""})
+    shallow = tmp_path / "shallow"
+    git("clone", "--quiet", "--depth=2", "--no-single-branch", checkout.as_uri(), str(shallow), cwd=tmp_path)
+    git("checkout", "--quiet", "topic", cwd=shallow)
+
+    said = deltaci("plan", "--repo", str(shallow))
+    uncommitted = deltaci("plan", "--repo", str(shallow), "--uncommitted")
+
+    assert said.exit_code == 0, said.output
+    assert "compared with nothing (remotes/origin/HEAD, with which it has no history in common here)" in said.output
+    assert "3 of 3 jobs run" in said.output
+    assert "3 of 3 jobs run" in uncommitted.output
+
+
+def test_the_edge_of_a_shallow_clone_is_not_called_the_first_commit(checkout: Path, tmp_path: Path) -> None:
+    """Whoever reads it fetches more, instead of looking for what happened to the history."""
+    commit(checkout, {"core/a.py": ""})
+    shallow = tmp_path / "shallow"
+    git("clone", "--quiet", "--depth=1", checkout.as_uri(), str(shallow), cwd=tmp_path)
+
+    said = deltaci("plan", "--repo", str(shallow))
+
+    assert "(the commit before is not in this shallow clone)" in said.output
+    assert "3 of 3 jobs run" in said.output
+
+
 def test_a_full_plan_runs_everything_whatever_changed(checkout: Path) -> None:
     """To see all that is discovered."""
     commit(checkout, {"core/a.py": ""})

@@ -194,6 +194,13 @@ BAD = [
         "unknown key",
     ),
     (with_jobs("a: {steps: ['${{ matrix.q }}'], matrix: {p: [1]}}"), 3, 15, "jobs.a.steps[0]", "the axes are p"),
+    (
+        with_jobs("a: {steps: ['${{ matrix.pyhton }}'], matrix: {python: [1]}}"),
+        3,
+        15,
+        "jobs.a.steps[0]",
+        "did you mean 'python'?",
+    ),
     (with_jobs("a: {steps: ['${{ secrets.X }}']}"), 3, 15, "jobs.a.steps[0]", "accepted: matrix.<axis>"),
     (with_jobs("a: {steps: [\"${{ hash('x') }}\"]}"), 3, 15, "jobs.a.steps[0]", "in cache keys only"),
     (with_jobs("a: {steps: ['${{ matrix.p']}"), 3, 15, "jobs.a.steps[0]", "without '}}'"),
@@ -208,6 +215,7 @@ BAD = [
     ("a: [", 2, 1, "", "not YAML"),
     ("a:\n\t- b", 2, 1, "", "not YAML"),
     ("ok: 1\nbad: \xff".encode("latin-1"), 2, 6, "", "byte 0xff is not UTF-8"),
+    ("ok: 1\nbäd: é\x1b", 2, 7, "", "U+001B is not accepted"),
 ]
 
 
@@ -232,6 +240,20 @@ def test_all_mistakes_are_told_at_once() -> None:
     problems = problems_of(text)
 
     assert [p.line for p in problems] == [4, 5, 7, 7, 8]
+
+
+def test_a_mistake_is_told_once_however_many_combinations_have_it() -> None:
+    """The same line nine times would hide the mistake after it, and a label that was not filled in is no second one."""
+    text = with_jobs(
+        "a: {steps: [x], labels: ['${{ matrix.pp }}'], matrix: {p: [1, 2, 3], q: [1, 2, 3]}}",
+        "b: {steps: [x], caches: [{key: '${{ hash(x) }}', paths: c}]}",
+    )
+
+    problems = problems_of(text)
+
+    assert [p.key for p in problems] == ["jobs.a.labels[0]", "jobs.b.caches[0].key"]
+    assert "unknown axis" in problems[0].text
+    assert "quoted patterns" in problems[1].text
 
 
 def test_a_file_full_of_mistakes_is_told_in_part() -> None:

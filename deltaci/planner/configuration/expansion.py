@@ -258,7 +258,7 @@ class _Expansion:
             return None
         text = self._fill(group, matrix)
         if not GROUP.fullmatch(text):
-            self._problems.add(group.at, f"{printable(text)!r}: {GROUP_TEXT}")
+            self._problems.add_first(group.at, f"{printable(text)!r}: {GROUP_TEXT}")
         return text
 
     def _step(self, step: StepSpec, matrix: Mapping[str, str]) -> Step:
@@ -270,7 +270,9 @@ class _Expansion:
     def _label(self, label: Text, matrix: Mapping[str, str]) -> str:
         text = self._fill(label, matrix)
         if not LABEL.fullmatch(text):
-            self._problems.add(label.at, f"{printable(text)!r} is not a label: 1 to 100 characters and no white space")
+            self._problems.add_first(
+                label.at, f"{printable(text)!r} is not a label: 1 to 100 characters and no white space"
+            )
         return text
 
     def _artifacts(self, spec: JobSpec, matrix: Mapping[str, str]) -> tuple[Artifact, ...]:
@@ -279,9 +281,9 @@ class _Expansion:
             name = self._fill(each.text, matrix)
             if not _ARTIFACT_NAME.fullmatch(name):
                 text = "an artifact name has 1 to 100 letters, digits, spaces and _ . + = @ ( ) -, no slash"
-                self._problems.add(each.text.at, f"{printable(name, length_max=60)!r}: {text}")
+                self._problems.add_first(each.text.at, f"{printable(name, length_max=60)!r}: {text}")
             if name in artifacts:
-                self._problems.add(each.text.at, f"the job has two artifacts named {printable(name)!r}")
+                self._problems.add_first(each.text.at, f"the job has two artifacts named {printable(name)!r}")
             artifacts[name] = Artifact(name=name, paths=self._paths(each.paths, matrix))
         return tuple(artifacts.values())
 
@@ -291,7 +293,7 @@ class _Expansion:
             key = self._fill(each.text, matrix, can_hash=True)
             if not _CACHE_KEY.fullmatch(key):
                 text = "a cache key has 1 to 200 visible ASCII characters and no white space"
-                self._problems.add(each.text.at, f"{printable(key, length_max=60)!r}: {text}")
+                self._problems.add_first(each.text.at, f"{printable(key, length_max=60)!r}: {text}")
             caches.append(Cache(key=key, paths=self._paths(each.paths, matrix)))
         return tuple(caches)
 
@@ -301,23 +303,28 @@ class _Expansion:
             text = self._fill(path, matrix)
             why = outside(text)
             if why is not None:
-                self._problems.add(path.at, why)
+                self._problems.add_first(path.at, why)
             filled.append(text)
         return tuple(filled)
 
     def _fill(self, text: Text, matrix: Mapping[str, str], *, can_hash: bool = False) -> str:
         if self._is_too_large:
             return ""
+        if self._problems.has(text.at):  # in another combination: once is enough to tell, and to look for the nearest
+            return text.text
         try:
             filled = fill(text.text, matrix, self._files.hash_of if can_hash else None)
-        except (ExpressionInvalid, GlobInvalid) as error:
-            self._problems.add(text.at, str(error))
+        except ExpressionInvalid as error:
+            self._problems.add_first(text.at, f"{error}{self._problems.nearest(error.name, error.known)}")
+            return text.text
+        except GlobInvalid as error:
+            self._problems.add_first(text.at, str(error))
             return text.text
         self._characters += len(filled)
         if self._characters > PLAN_CHARACTERS_MAX:
             self._is_too_large = True
             limit = f"more than {PLAN_CHARACTERS_MAX} characters after expanding matrices"
-            self._problems.add(text.at, f"{limit}; move long scripts into files of the repository")
+            self._problems.add_first(text.at, f"{limit}; move long scripts into files of the repository")
         return filled
 
 

@@ -18,7 +18,15 @@ _ARGUMENT: Final = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)")\s*(,|$)""")
 
 
 class ExpressionInvalid(ValueError):
-    """The text cannot be filled in; the message says which expression and what is accepted."""
+    """The text cannot be filled in; the message says which expression and what is accepted.
+
+    `name` is a name that is not one of the `known`; empty if that is not what is wrong.
+    """
+
+    def __init__(self, text: str, *, name: str = "", known: Sequence[str] = ()) -> None:
+        super().__init__(text)
+        self.name = name
+        self.known = known
 
 
 def fill(text: str, matrix: Mapping[str, str], hash_of: Callable[[Sequence[str]], str] | None = None) -> str:
@@ -55,7 +63,8 @@ def _value(expression: str, matrix: Mapping[str, str], hash_of: Callable[[Sequen
     if axis is not None:
         if axis[1] not in matrix:
             known = ", ".join(matrix) or "none: the job has no matrix"
-            raise ExpressionInvalid(f"unknown axis in '{shown}'; the axes are {known}")
+            text = f"unknown axis in '{shown}'; the axes are {known}"
+            raise ExpressionInvalid(text, name=axis[1], known=tuple(matrix))
         return matrix[axis[1]]
     if expression.startswith("hash(") and expression.endswith(")"):
         if hash_of is None:

@@ -15,6 +15,7 @@ class Problems:
     def __init__(self, file: str) -> None:
         self.file: Final = file
         self._found: list[Problem] = []
+        self._places: set[At] = set()
 
     @property
     def is_full(self) -> bool:
@@ -23,10 +24,20 @@ class Problems:
 
     def add(self, at: At, text: str) -> None:
         """Note one problem."""
+        self._places.add(at)
         if not self.is_full:
             key = printable(at.key, length_max=120)
             problem = Problem(file=self.file, line=at.line, column=at.column, key=masked(key), text=masked(text))
             self._found.append(problem)
+
+    def add_first(self, at: At, text: str) -> None:
+        """Note one problem, unless its place has one: the next ones repeat it for each combination of a matrix."""
+        if not self.has(at):
+            self.add(at, text)
+
+    def has(self, at: At) -> bool:
+        """Whether there is a problem of this place."""
+        return at in self._places
 
     def found(self) -> tuple[Problem, ...]:
         """All problems, in the order of the file."""

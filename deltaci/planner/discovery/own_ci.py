@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Final
 
-from deltaci.planner.discovery.project import Tree
+from deltaci.planner.discovery.project import Tree, parent, upward
 from deltaci.planner.repository import Files
 
 FILES_MAX: Final = 40
@@ -28,6 +28,7 @@ _ASIDE: Final = re.compile(
 _BEFORE: Final = re.compile(
     r"(?:-[ \t]+)*(?:(?:run|script|command|test|install|bash|pwsh)[ \t]*:[ \t]*)?[\"'|>]?[ \t]*"
 )
+_PLACE: Final = re.compile(r"[\w.@/-]{1,200}")
 _SCRIPT: Final = re.compile(
     r"(?:^|[\s;&|(\"'])(?:npm|pnpm|yarn|bun)(?:[ \t]+-\S+)*+[ \t]+(?:run(?:-script)?[ \t]+)?(?:-\S+[ \t]+)*+"
     r"([A-Za-z][\w:.-]{0,60})"
@@ -49,6 +50,7 @@ class OwnCi:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
+        self._found: dict[str, list[str]] = {}
 
     @cached_property
     def _lines(self) -> tuple[tuple[bool, str], ...]:
@@ -65,16 +67,25 @@ class OwnCi:
         return not self._lines
 
     def lines(self, pattern: re.Pattern[str]) -> list[str]:
-        """The commands in which a pattern is found, in the order of the files' names."""
-        return [line for _, line in self._lines if pattern.search(line) is not None]
+        """The commands in which a pattern is found, in the order of the files' names; looked for once."""
+        if pattern.pattern not in self._found:
+            self._found[pattern.pattern] = [line for _, line in self._lines if pattern.search(line) is not None]
+        return self._found[pattern.pattern]
 
     def runs(self, pattern: re.Pattern[str]) -> bool:
         """Whether there is such a command."""
-        return any(pattern.search(line) is not None for _, line in self._lines)
+        return bool(self.lines(pattern))
 
     def knows(self, root: str) -> bool:
         """Whether a command, or a setting of a job, names the directory `root`; true if there is none to ask."""
-        return self.is_empty or self.runs(re.compile(rf"(?:^|[\s\"'/(=]){re.escape(root)}(?![\w.-])"))
+        return self.is_empty or root in self._places
+
+    @cached_property
+    def _places(self) -> frozenset[str]:
+        """All that looks like a path, with the directories above it."""
+        words = {word.strip("/") for _, line in self._lines for word in _PLACE.findall(line)}
+        paths = {word.removeprefix("./") for word in words}
+        return frozenset(above for path in paths for above in (path, *upward(parent(path))))
 
     @cached_property
     def scripts(self) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ _RUNS_FORMAT: Final = re.compile(r"\bcargo[ \t]+(\+nightly\S*[ \t]+)?fmt\b|\brus
 _RUNS_CLIPPY: Final = re.compile(r"\bcargo[ \t]+(?:\+\S+[ \t]+)?(?:hack[ \t]+)?clippy\b|^clippy$")
 _RUNS_TEST: Final = re.compile(r"\bcargo[ \t]+(?:\+\S+[ \t]+)?(?:test|nextest[ \t]+run)\b")
 _LINTS_TESTS: Final = re.compile(r"--tests\b")
+_FLAGS: Final = re.compile(r"\bRUSTFLAGS\b.*--cfg\b")
 _STRICT: Final = re.compile(r"-D[ \t]*warnings")
 # Such a command is for a machine or for features of its own.
 _SPECIAL: Final = re.compile(r"--target[ =]|--no-default-features|\bwasm|\bcross\b")
@@ -70,13 +71,15 @@ class _Practice(msgspec.Struct, frozen=True, kw_only=True):
 
 def _practice(ci: OwnCi) -> _Practice:
     formats, clippy, tests = ci.lines(_RUNS_FORMAT), ci.lines(_RUNS_CLIPPY), ci.lines(_RUNS_TEST)
+    # Some features do not compile without a flag that only some of its jobs set.
+    takes_flags = ci.runs(_FLAGS)
     return _Practice(
         formats=bool(formats),
         formats_by_nightly=bool(formats) and all("+nightly" in line for line in formats),
         clippy=bool(clippy),
-        clippy_options=_targets(clippy) + _all_features(clippy),
+        clippy_options=_targets(clippy) + ("" if takes_flags else _all_features(clippy)),
         clippy_tail=" -- -D warnings" if any(_STRICT.search(line) for line in clippy) else "",
-        test_options=_all_features(tests),
+        test_options="" if takes_flags else _all_features(tests),
     )
 
 

@@ -96,6 +96,19 @@ def test_options_of_a_command_are_taken_if_they_are_for_everybody(command: str, 
     assert first.removesuffix(" --locked") == expected
 
 
+def test_all_features_are_not_taken_where_some_need_a_flag_of_the_compiler() -> None:
+    """Without the flag, which other jobs of its CI do not set either, they do not compile."""
+    said = workflow("cargo test --all-features", "cargo clippy --all-targets --all-features")
+    flags = {path: text + "        env:\n          RUSTFLAGS: --cfg x_unstable\n" for path, text in said.items()}
+    full = {"Cargo.toml": CRATE["Cargo.toml"] + "[features]\nfull = []\n"}
+
+    project = projects_of(full | flags, "rust")["."]
+
+    assert runs_of(project, "test") == ["cargo test --features full"]
+    assert runs_of(project, "lint") == ["cargo clippy --all-targets --features full"]
+    assert runs_of(projects_of(full | said, "rust")["."], "test") == ["cargo test --all-features"]
+
+
 def test_a_crate_with_all_its_features_under_one_name_is_tested_with_them() -> None:
     """Without it next to nothing would be compiled; what is there by default is not changed."""
     full = CRATE["Cargo.toml"] + '[features]\ndefault = []\nfull = ["a"]\na = []\n'
